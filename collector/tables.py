@@ -1,0 +1,87 @@
+"""Tables of the collector: receipts, events, interactions, positions, dead letters."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, LargeBinary, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tacit.database import Base
+
+
+class ReceiptRow(Base):
+    """One acknowledged event: makes the second sending of the same id answer like the first."""
+
+    __tablename__ = "receipts"
+    event_key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    body_digest: Mapped[str] = mapped_column(String(71))
+    received_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """One screened event and what became of it."""
+
+    __tablename__ = "events"
+    event_key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    policy: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(String(64))
+    subject_id: Mapped[str] = mapped_column(String(128), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    """Machine-readable; None while accepted."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    """For a person."""
+    weight: Mapped[float]
+    cluster: Mapped[str] = mapped_column(String(64), index=True)
+    body_digest: Mapped[str] = mapped_column(String(71))
+    """Of the event as sent: a second body under the same key is a conflict."""
+    event_digest: Mapped[str | None] = mapped_column(String(71))
+    """Of the ScreenedEvent; None while held."""
+    payload: Mapped[str] = mapped_column(Text)
+    """Redacted FeedbackEvent, JSON."""
+    interaction: Mapped[str | None] = mapped_column(Text)
+    """InlineInteraction the event is about, JSON; None while held."""
+    interaction_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    occurred_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+    sequence: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Order of screening; batches are filled in this order."""
+    batch_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    """The one batch that trains on it."""
+
+    __table_args__ = (Index("ix_events_ready", "policy", "status", "batch_id", "sequence"),)
+
+
+class InteractionRow(Base):
+    """One answer of a policy, kept for the feedback that may come."""
+
+    __tablename__ = "interactions"
+    interaction_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    policy: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(String(64))
+    episode_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    payload: Mapped[str] = mapped_column(Text)
+    """Interaction, JSON, redacted."""
+    occurred_at: Mapped[datetime]
+
+
+class StreamPositionRow(Base):
+    """Next offset to read; written in the transaction that writes what was read."""
+
+    __tablename__ = "stream_positions"
+    topic: Mapped[str] = mapped_column(String(128), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True)
+    next_offset: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeadLetterRow(Base):
+    """A record that could not be parsed or contradicts an earlier one, with the reason."""
+
+    __tablename__ = "dead_letters"
+    topic: Mapped[str] = mapped_column(String(128), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True)
+    offset: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    reason: Mapped[str] = mapped_column(String(64))
+    detail: Mapped[str] = mapped_column(Text)
+    occurred_at: Mapped[datetime]

@@ -1,0 +1,58 @@
+"""Tables of the gatekeeper: verdicts, decisions and the ledger."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tacit.database import Base
+
+
+class VerdictRow(Base):
+    """The verdict on one candidate, and until when a person may decide on it."""
+
+    __tablename__ = "verdicts"
+    candidate_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    policy: Mapped[str] = mapped_column(String(64), index=True)
+    candidate_digest: Mapped[str] = mapped_column(String(71), unique=True)
+    weights: Mapped[str] = mapped_column(String(71))
+    outcome: Mapped[str] = mapped_column(String(16))
+    payload: Mapped[str] = mapped_column(Text)
+    """GateVerdict, JSON."""
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class DecisionRow(Base):
+    """The one decision on a candidate; the primary key lets exactly one of two racers win."""
+
+    __tablename__ = "decisions"
+    subject: Mapped[str] = mapped_column(String(71), primary_key=True)
+    """Digest of the candidate, or of the weights for a genesis decision."""
+    policy: Mapped[str] = mapped_column(String(64), index=True)
+    weights: Mapped[str] = mapped_column(String(71), index=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(71), unique=True)
+    payload: Mapped[str] = mapped_column(Text)
+    """Decision, JSON."""
+    envelope: Mapped[str] = mapped_column(Text)
+    """DSSE envelope over the decision, JSON."""
+    decided_at: Mapped[datetime]
+
+
+class LedgerRow(Base):
+    """One entry of the append-only log; each names the root of the tree before it."""
+
+    __tablename__ = "ledger"
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(32), index=True)
+    subject: Mapped[str] = mapped_column(String(256), index=True)
+    """What the entry is about: a decision id, a release id, an event key."""
+    entry: Mapped[str] = mapped_column(Text)
+    """Canonical JSON; its hash is the leaf."""
+    leaf_hash: Mapped[str] = mapped_column(String(64))
+    root: Mapped[str] = mapped_column(String(64))
+    """Root of the tree that ends with this entry."""
+    signature: Mapped[str] = mapped_column(Text)
+    """DSSE envelope over sequence and root, JSON."""
+    created_at: Mapped[datetime]

@@ -1,0 +1,79 @@
+"""The models that cross a border between stages. Each carries the digest of the one before it.
+
+    FeedbackEvent → SealedBatch → PolicyCandidate → EvalReport → GateVerdict → Decision → Release
+
+All are frozen, refuse unknown fields, NaN and infinity, and have one canonical JSON form.
+"""
+
+from tacit.contracts.base import (
+    Contract,
+    Digest,
+    Part,
+    canonical_json,
+    sha256_digest,
+    short,
+    utc_now,
+)
+from tacit.contracts.batch import BatchEntry, ReplayExample, SealedBatch
+from tacit.contracts.candidate import PolicyCandidate
+from tacit.contracts.decision import Decision, DecisionOutcome
+from tacit.contracts.feedback import (
+    Correction,
+    Critique,
+    Feedback,
+    FeedbackEvent,
+    Outcome,
+    Preference,
+    Rating,
+    RatingScale,
+)
+from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
+from tacit.contracts.release import Release, ReleaseBundle
+from tacit.contracts.report import Comparison, EvalReport, ItemResult, ProbeResult, SuiteResult
+from tacit.contracts.screened import EventStatus, ScreenedEvent
+from tacit.contracts.suite import CheckerSpec, Suite, SuiteItem, SuiteKind
+from tacit.contracts.verdict import Criterion, GateVerdict, VerdictOutcome
+
+__all__ = [
+    "BatchEntry",
+    "CheckerSpec",
+    "Comparison",
+    "Contract",
+    "Correction",
+    "Criterion",
+    "Critique",
+    "Decision",
+    "DecisionOutcome",
+    "Digest",
+    "EvalReport",
+    "EventStatus",
+    "Feedback",
+    "FeedbackEvent",
+    "GateVerdict",
+    "InlineInteraction",
+    "Interaction",
+    "ItemResult",
+    "Message",
+    "Outcome",
+    "Part",
+    "PolicyCandidate",
+    "Preference",
+    "ProbeResult",
+    "Rating",
+    "RatingScale",
+    "Release",
+    "ReleaseBundle",
+    "ReplayExample",
+    "SamplingParameters",
+    "ScreenedEvent",
+    "SealedBatch",
+    "Suite",
+    "SuiteItem",
+    "SuiteKind",
+    "SuiteResult",
+    "VerdictOutcome",
+    "canonical_json",
+    "sha256_digest",
+    "short",
+    "utc_now",
+]

@@ -1,0 +1,98 @@
+"""EvalReport: what candidate, champion and anchor answered, item by item, and the sums of it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
+from tacit.contracts.suite import SuiteKind
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class Comparison(Part):
+    """Mean paired difference candidate minus baseline, with its confidence interval."""
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    """Two-sided coverage of the interval, e.g. 0.95."""
+    standard_error: float
+    """Cluster-robust."""
+
+
+class ItemResult(Part):
+    """One item: scores and answers of all three policies."""
+
+    item_id: str
+    prompt: str
+    expected: str
+    cluster: str
+    non_negotiable: bool
+    candidate: Score
+    champion: Score
+    anchor: Score
+    candidate_completion: str
+    champion_completion: str
+    anchor_completion: str
+
+
+class SuiteResult(Part):
+    """One suite: accuracies, comparisons and every item."""
+
+    name: Name
+    kind: SuiteKind
+    suite_digest: Digest
+    num_items: int
+    candidate: Score
+    champion: Score
+    anchor: Score
+    versus_champion: Comparison
+    versus_anchor: Comparison
+    items: tuple[ItemResult, ...]
+
+    @property
+    def non_negotiable_failures(self) -> tuple[str, ...]:
+        """Ids of non-negotiable items the candidate got wrong."""
+        return tuple(i.item_id for i in self.items if i.non_negotiable and i.candidate < 1)
+
+
+class ProbeResult(Part):
+    """A scan that looks for a sign of poisoning; larger ``observed`` is worse."""
+
+    name: Name
+    observed: float
+    num_items: int
+    detail: str
+    """What was found, for a person."""
+
+
+class EvalReport(Contract):
+    """All evidence about one candidate. ``errors`` non-empty makes the gate fail closed."""
+
+    policy: Name
+    candidate_digest: Digest
+    """Digest of the PolicyCandidate contract."""
+    weights: Digest
+    champion: Digest
+    anchor: Digest
+    batch_digest: Digest
+    suites: tuple[SuiteResult, ...]
+    probes: tuple[ProbeResult, ...]
+    errors: tuple[str, ...] = ()
+    """One line per suite, checker or probe that could not be run."""
+    created_at: UtcDatetime
+
+    @property
+    def report_id(self) -> str:
+        """``e-`` and the first 12 hex digits of the digest."""
+        return f"e-{short(self.digest())}"
+
+    def suite(self, name: str) -> SuiteResult | None:
+        """The result of the suite called ``name``, if it ran."""
+        return next((s for s in self.suites if s.name == name), None)
+
+    def probe(self, name: str) -> ProbeResult | None:
+        """The result of the probe called ``name``, if it ran."""
+        return next((p for p in self.probes if p.name == name), None)

@@ -1,0 +1,98 @@
+"""One root for every error Tacit raises on purpose.
+
+Each message says what was expected, what was got, and how to mend it. Every class also has a
+stdlib base, so that callers who do not know Tacit can still catch what they expect to.
+"""
+
+
+class TacitError(Exception):
+    """Root of all errors raised on purpose.
+
+    ``expected``, ``got`` and ``mend`` are kept apart so that an API can return them as fields.
+    """
+
+    status: int = 500
+
+    def __init__(self, expected: str, *, got: str = "", mend: str = "") -> None:
+        super().__init__(expected, got, mend)
+        self.expected = expected
+        self.got = got
+        self.mend = mend
+
+    def __str__(self) -> str:
+        text = f"expected {self.expected}"
+        if self.got:
+            text += f"; got {self.got}"
+        if self.mend:
+            text += f". {self.mend}"
+        return text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling, and Ray pickles errors.
+        return (_rebuild, (type(self), self.expected, self.got, self.mend))
+
+
+def _rebuild(cls: type[TacitError], expected: str, got: str, mend: str) -> TacitError:
+    return cls(expected, got=got, mend=mend)
+
+
+class ConfigError(TacitError, ValueError):
+    """A setting, a gate policy or a suite cannot be used as written."""
+
+    status = 400
+
+
+class InvalidInputError(TacitError, ValueError):
+    """A request or a file does not have the form it must have."""
+
+    status = 422
+
+
+class NotAuthenticatedError(TacitError, PermissionError):
+    """No key, or one that is unknown or revoked."""
+
+    status = 401
+
+
+class NotAllowedError(TacitError, PermissionError):
+    """The key is good but lacks the scope, the source or the policy line."""
+
+    status = 403
+
+
+class NotFoundError(TacitError, LookupError):
+    """The thing named does not exist."""
+
+    status = 404
+
+
+class ConflictError(TacitError, ValueError):
+    """The thing exists already and is different, or is past the state the call needs."""
+
+    status = 409
+
+
+class UnavailableError(TacitError, RuntimeError):
+    """Storage or a service refuses for now; trying again later is right."""
+
+    status = 503
+
+
+class PlacementError(TacitError, RuntimeError):
+    """Ray cannot place what was asked for."""
+
+    status = 503
+
+
+class TrainingError(TacitError, RuntimeError):
+    """An update cannot produce a candidate: NaN loss, an empty batch, lost workers."""
+
+
+class EvaluationError(TacitError, RuntimeError):
+    """A suite or a checker failed; the report says so and the gate fails closed."""
+
+
+class IntegrityError(TacitError, ValueError):
+    """Bytes do not match the digest or the signature that vouches for them."""
+
+    status = 409

@@ -1,0 +1,178 @@
+"""Everything that goes to MLflow: one run a cycle, one registered model a policy line.
+
+All metric names stand here. ``MlflowClient`` is used throughout: the fluent API keeps a global
+active run, and two cycles in one process would mix.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from tacit.contracts import Contract, PolicyCandidate, utc_now
+
+
+class MetricName(StrEnum):
+    """Names of all metrics Tacit logs."""
+
+    LOSS = "train/loss"
+    LOSS_DPO = "train/loss_dpo"
+    LOSS_NLL = "train/loss_nll"
+    LOSS_KTO = "train/loss_kto"
+    LOSS_REPLAY = "train/loss_replay"
+    KL_REPLAY = "train/kl_replay"
+    REWARD_MARGIN = "train/reward_margin"
+    GRAD_NORM = "train/grad_norm"
+    LEARNING_RATE = "train/learning_rate"
+    TOKENS_PER_SECOND = "train/tokens_per_second"
+    NUM_EVENTS = "batch/num_events"
+    NUM_REPLAY = "batch/num_replay"
+
+
+class Alias(StrEnum):
+    """Aliases of a registered model."""
+
+    CHAMPION = "champion"
+    CANDIDATE = "candidate"
+    ANCHOR = "anchor"
+
+
+class Tracking:
+    """One MLflow server or store."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def start_cycle(self, policy: str, cycle_id: str) -> str:
+        """Open the run of a cycle, or find it again after a restart; returns its run id."""
+        experiment_id = self._experiment(policy)
+        found = self._client.search_runs([experiment_id], f"tags.`tacit.cycle` = '{cycle_id}'")
+        if found:
+            run_id: str = found[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id
+        run = self._client.create_run(
+            experiment_id, run_name=cycle_id, tags={"tacit.cycle": cycle_id, "tacit.policy": policy}
+        )
+        return str(run.info.run_id)
+
+    def log_config(self, run_id: str, config: Mapping[str, Any]) -> None:
+        """The resolved settings as params (flattened) and as an artifact."""
+        params = [Param(k, str(v)[:500]) for k, v in _flatten(config).items()]
+        for start in range(0, len(params), 100):  # MLflow takes 100 params a call
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        self.log_json(run_id, "config.json", config)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Metrics of one step."""
+        now_ms = int(utc_now().timestamp() * 1000)
+        self._client.log_batch(
+            run_id, metrics=[Metric(str(k), float(v), now_ms, step) for k, v in metrics.items()]
+        )
+
+    def log_contract(self, run_id: str, name: str, contract: Contract) -> None:
+        """A contract as the JSON artifact ``name``."""
+        self.log_json(run_id, name, contract.model_dump(mode="json"))
+
+    def log_json(self, run_id: str, name: str, value: Any) -> None:
+        """``value`` as the JSON artifact ``name``."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(json.dumps(value, indent=2, ensure_ascii=False))
+            self._client.log_artifact(run_id, str(path))
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Tags of a run."""
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def end_cycle(self, run_id: str, *, failed: bool = False) -> None:
+        """Close the run."""
+        self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    def register(self, candidate: PolicyCandidate, *, uri: str, run_id: str | None) -> str:
+        """Register a candidate under the name of its policy line; returns the version.
+
+        Registering the same weights again returns the version they have.
+        """
+        return self.register_weights(
+            candidate.policy,
+            candidate.weights,
+            uri=uri,
+            run_id=run_id,
+            tags={"tacit.candidate": candidate.candidate_id},
+        )
+
+    def register_weights(
+        self,
+        policy: str,
+        weights: str,
+        *,
+        uri: str,
+        run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register a checkpoint; ``uri`` says where it lies."""
+        try:
+            self._client.create_registered_model(policy)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = self.version_of(policy, weights)
+        if known is not None:
+            return known
+        version = self._client.create_model_version(
+            policy, source=uri, run_id=run_id, tags={"tacit.weights": weights, **(tags or {})}
+        )
+        return str(version.version)
+
+    def version_of(self, policy: str, weights: str) -> str | None:
+        """The model version that holds ``weights``."""
+        for version in self._client.search_model_versions(f"name = '{policy}'"):
+            if version.tags.get("tacit.weights") == weights:
+                return str(version.version)
+        return None
+
+    def set_alias(self, policy: str, alias: Alias, version: str) -> None:
+        """Point ``alias`` of the policy line at ``version``."""
+        self._client.set_registered_model_alias(policy, alias, version)
+
+    def clear_alias(self, policy: str, alias: Alias) -> None:
+        """Take ``alias`` away; nothing happens if it is not set."""
+        self._client.delete_registered_model_alias(policy, alias)
+
+    def alias_weights(self, policy: str, alias: Alias) -> str | None:
+        """Digest of the weights ``alias`` points at."""
+        try:
+            version = self._client.get_model_version_by_alias(policy, alias)
+        except MlflowException:
+            return None
+        weights: str | None = version.tags.get("tacit.weights")
+        return weights
+
+    def run_url(self, policy: str, run_id: str) -> str:
+        """Where a person sees the run in the MLflow page."""
+        return f"{self.uri}/#/experiments/{self._experiment(policy)}/runs/{run_id}"
+
+    def _experiment(self, policy: str) -> str:
+        name = f"tacit/{policy}"
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(self._client.create_experiment(name))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
