@@ -4,6 +4,7 @@ Sources, strongest first: ``--set a.b=c`` on the command line, ``TACIT_A__B`` in
 ``tacit.toml``, the defaults below. Secrets never stand in the file: they come from the environment.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -244,6 +245,26 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.home.resolve()}/tacit.db"
 
     @property
+    def tracking_uri(self) -> str:
+        """``tracking.uri``, or the MLflow server that ``tacit up`` starts."""
+        return self.tracking.uri or f"http://{self.tracking.host}:{self.tracking.port}"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Folder of the content-addressed store."""
+        return self.home / "checkpoints"
+
+    @property
+    def keys_path(self) -> Path:
+        """Folder of the signing key and of the keys made at first start."""
+        return self.home / "keys"
+
+    @property
+    def anchor_path(self) -> Path:
+        """JSONL of anchor prompts."""
+        return self.trainer.replay.anchor_path or self.home / "anchor.jsonl"
+
+    @property
     def suites_path(self) -> Path:
         """Folder of the suites."""
         return self.evaluator.suites_path or self.home / "suites"
@@ -281,6 +302,19 @@ def load_settings(
     except ValidationError as error:
         raise _config_error(error) from error
     return settings
+
+
+def public_dump(settings: Settings) -> dict[str, Any]:
+    """The tree as JSON-ready values, with the password of ``database_url`` taken out."""
+    tree = settings.model_dump(mode="json")
+    if settings.database_url:
+        tree["database_url"] = re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", settings.database_url)
+    return tree
+
+
+def settings_from_json(text: str) -> Settings:
+    """The tree that ``settings.model_dump_json()`` wrote; the environment is not looked at."""
+    return _PlainSettings.model_validate_json(text)
 
 
 def with_overrides(settings: Settings, overrides: list[str]) -> Settings:

@@ -2,11 +2,18 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import String, Text, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from tacit.database import Base
+from tacit.contracts import utc_now
+from tacit.database import Base, Database
+from tacit.errors import ConflictError, NotFoundError
+
+
+class LostCycleError(ConflictError):
+    """Another loop moved the cycle; this one must stop."""
 
 
 class CycleState(StrEnum):
@@ -48,3 +55,74 @@ class CycleRow(Base):
     """Tries of the present state."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class CycleStore:
+    """Opens cycles and moves them from state to state."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def latest(self, policy: str) -> CycleRow | None:
+        """The newest cycle of a policy line."""
+        with self._database.reader() as session:
+            return _latest(session, policy)
+
+    def get(self, cycle_id: str) -> CycleRow:
+        """One cycle. Raises NotFoundError."""
+        with self._database.reader() as session:
+            row = session.get(CycleRow, cycle_id)
+        if row is None:
+            raise NotFoundError("a cycle", got=cycle_id)
+        return row
+
+    def of_candidate(self, candidate_id: str) -> CycleRow | None:
+        """The cycle that made a candidate."""
+        with self._database.reader() as session:
+            return session.scalar(select(CycleRow).where(CycleRow.candidate_id == candidate_id))
+
+    def resume_or_open(self, policy: str) -> CycleRow:
+        """The cycle that was under way, or a new one in ``collecting``."""
+        with self._database.session() as session:
+            latest = _latest(session, policy)
+            if latest is not None and not CycleState(latest.state).terminal:
+                return latest
+            number = 1 if latest is None else latest.number + 1
+            row = CycleRow(
+                cycle_id=f"{policy}-{number}",
+                policy=policy,
+                number=number,
+                state=CycleState.COLLECTING,
+                attempts=0,
+                created_at=utc_now(),
+                updated_at=utc_now(),
+            )
+            session.add(row)
+        return row
+
+    def move(self, session: Session, cycle: CycleRow, state: CycleState, **fields: Any) -> None:
+        """Take ``cycle`` to ``state`` in the caller's transaction.
+
+        Raises LostCycleError if it is no longer where ``cycle`` says: another loop moved it.
+        """
+        self._update(session, cycle, state=state, attempts=0, **fields)
+
+    def note(self, cycle: CycleRow, **fields: Any) -> None:
+        """Set fields without leaving the state."""
+        with self._database.session() as session:
+            self._update(session, cycle, **fields)
+
+    def _update(self, session: Session, cycle: CycleRow, **fields: Any) -> None:
+        here = (CycleRow.cycle_id == cycle.cycle_id) & (CycleRow.state == cycle.state)
+        done = session.execute(update(CycleRow).where(here).values(updated_at=utc_now(), **fields))
+        if done.rowcount != 1:  # type: ignore[attr-defined]
+            raise LostCycleError(
+                f"cycle {cycle.cycle_id} in state {cycle.state}",
+                got="another state",
+                mend="Only one loop may run for a policy line; stop the other one.",
+            )
+
+
+def _latest(session: Session, policy: str) -> CycleRow | None:
+    newest = select(CycleRow).where(CycleRow.policy == policy).order_by(CycleRow.number.desc())
+    return session.scalar(newest.limit(1))

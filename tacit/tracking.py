@@ -5,8 +5,11 @@ active run, and two cycles in one process would mix.
 """
 
 import json
+import logging
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from tacit.contracts import Contract, PolicyCandidate, utc_now
+
+logger = logging.getLogger(__name__)
 
 
 class MetricName(StrEnum):
@@ -83,10 +88,23 @@ class Tracking:
 
     def log_json(self, run_id: str, name: str, value: Any) -> None:
         """``value`` as the JSON artifact ``name``."""
+        self.log_text(run_id, name, json.dumps(value, indent=2, ensure_ascii=False))
+
+    def log_text(self, run_id: str, name: str, text: str) -> None:
+        """``text`` as the artifact ``name``."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
-            path.write_text(json.dumps(value, indent=2, ensure_ascii=False))
+            path.write_text(text)
             self._client.log_artifact(run_id, str(path))
+
+    @contextmanager
+    def live(self, run_id: str) -> Iterator["LiveMetrics"]:
+        """Metrics of a training under way; what is buffered is sent on leaving."""
+        metrics = LiveMetrics(self._client, run_id)
+        try:
+            yield metrics
+        finally:
+            metrics.flush()
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Tags of a run."""
@@ -166,6 +184,37 @@ class Tracking:
         if experiment is not None:
             return str(experiment.experiment_id)
         return str(self._client.create_experiment(name))
+
+
+class LiveMetrics:
+    """Sends metrics about once a second: a call to the server for every step would slow training.
+
+    A server that does not answer costs metrics, never the update.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, *, interval_s: float = 1.0) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._interval_s = interval_s
+        self._buffer: list[Metric] = []
+        self._sent_at = time.monotonic()
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Metrics of one step."""
+        now_ms = int(utc_now().timestamp() * 1000)
+        self._buffer += [Metric(str(k), float(v), now_ms, step) for k, v in metrics.items()]
+        if time.monotonic() - self._sent_at >= self._interval_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        buffer, self._buffer = self._buffer, []
+        self._sent_at = time.monotonic()
+        try:
+            for start in range(0, len(buffer), 1_000):  # MLflow takes 1,000 metrics a call
+                self._client.log_batch(self._run_id, metrics=buffer[start : start + 1_000])
+        except MlflowException as error:
+            logger.warning("MLflow did not take %d live metrics: %s", len(buffer), error)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

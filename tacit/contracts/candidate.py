@@ -27,6 +27,11 @@ class PolicyCandidate(Contract):
     created_at: UtcDatetime
 
     @property
+    def batch_id(self) -> str:
+        """Id of the batch it learned from."""
+        return f"b-{short(self.batch_digest)}"
+
+    @property
     def candidate_id(self) -> str:
         """``c-`` and the first 12 hex digits of the digest."""
         return f"c-{short(self.digest())}"

@@ -1,0 +1,40 @@
+# The same steps on a laptop and in CI.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install lint check test demo up bench clean
+
+install: $(STAMP)
+
+# torch first and by exact version: an open range would fetch the newest build with CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer; got %d.%d. Set PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+check: install
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint check
+	$(BIN)/pytest
+
+demo: install
+	$(BIN)/tacit demo
+
+up: install
+	$(BIN)/tacit up
+
+bench: install
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
