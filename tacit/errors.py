@@ -4,6 +4,12 @@ Each message says what was expected, what was got, and how to mend it. Every cla
 stdlib base, so that callers who do not know Tacit can still catch what they expect to.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MAX_FIELDS = 8
+_MAX_INPUT = 80
+
 
 class TacitError(Exception):
     """Root of all errors raised on purpose.
@@ -36,6 +42,17 @@ def _rebuild(cls: type[TacitError], expected: str, got: str, mend: str) -> Tacit
     return cls(expected, got=got, mend=mend)
 
 
+def _field(row: Mapping[str, Any]) -> str:
+    # The whole event as input of a missing field would repeat everything the caller sent.
+    name = ".".join(str(part) for part in row["loc"]) or "the whole"
+    if row["type"] == "missing" or isinstance(row.get("input"), dict):
+        return f"{name}: {row['msg']}"
+    shown = repr(row.get("input"))
+    if len(shown) > _MAX_INPUT:
+        shown = shown[:_MAX_INPUT] + "…"
+    return f"{name}: {row['msg']} (got {shown})"
+
+
 class ConfigError(TacitError, ValueError):
     """A setting, a gate policy or a suite cannot be used as written."""
 
@@ -46,6 +63,20 @@ class InvalidInputError(TacitError, ValueError):
     """A request or a file does not have the form it must have."""
 
     status = 422
+
+    @classmethod
+    def of_fields(
+        cls, rows: Iterable[Mapping[str, Any]], *, what: str, mend: str = ""
+    ) -> "InvalidInputError":
+        """From the rows of a pydantic ValidationError: names each field and what stood there."""
+        found = "; ".join(_field(row) for row in list(rows)[:_MAX_FIELDS])
+        return cls(what, got=found, mend=mend)
+
+
+class TooLargeError(TacitError, ValueError):
+    """A request has more events or more bytes than the limits allow."""
+
+    status = 413
 
 
 class NotAuthenticatedError(TacitError, PermissionError):
