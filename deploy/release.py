@@ -1,0 +1,308 @@
+"""Promotes an approved candidate to a release, and rolls back. Open this module first.
+
+In: a candidate with its report and batch, and the signed decision on it. Out: a signed Release,
+stored with everything serving checks before it loads the weights (``deploy/verify.py``), and a
+line in the ledger, all in the caller's transaction. The highest sequence of a policy line is what
+should serve; ``deploy/watch.py`` notices it and ``deploy/server.py`` answers with it.
+
+A release is never changed. Rolling back makes a new one that points at older weights and stands on
+the approval those had.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import exc, select
+from sqlalchemy.orm import Session
+
+from deploy.tables import ReleaseRow, ReplicaRow
+from deploy.verify import check_bundle, check_evidence, open_decision, read_bundle
+from tacit.checkpoints import CheckpointStore
+from tacit.contracts import (
+    Decision,
+    Digest,
+    EvalReport,
+    PolicyCandidate,
+    Release,
+    ReleaseBundle,
+    SealedBatch,
+    utc_now,
+)
+from tacit.database import Database
+from tacit.errors import ConflictError, IntegrityError, NotFoundError
+from tacit.signing import Signer
+
+Journal = Callable[[Session, str, str, dict[str, object]], None]
+"""Appends ``(kind, subject, body)`` to the ledger within the session's transaction."""
+
+
+class ReleaseDesk:
+    """Makes releases; the only writer of the ``releases`` table."""
+
+    def __init__(
+        self,
+        db: Database,
+        store: CheckpointStore,
+        signer: Signer,
+        journal: Journal,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.database = db
+        self._store = store
+        self._signer = signer
+        self._journal = journal
+        self._clock = clock
+
+    def first(self, session: Session, policy: str, decision_envelope: str, *, by: str) -> Release:
+        """Release 0 of a policy line, on a genesis decision; idempotent for the same decision.
+
+        Raises IntegrityError if the decision does not let these weights through, ConflictError if
+        the line has a release already or the decision has expired.
+        """
+        decision = open_decision(decision_envelope, verifier=self._signer)
+        if decision.kind != "genesis":
+            raise ConflictError("a genesis decision", got=f"a {decision.kind} decision")
+        check_evidence(decision, policy=policy, candidate=None, report=None, batch=None)
+        top = _top(session, policy)
+        if top is not None:
+            if top.decision_digest == decision.digest():
+                return top
+            raise ConflictError(
+                f"policy line {policy!r} without a release", got=f"{top.release_id} on it"
+            )
+        evidence = ReleaseBundle(
+            release_envelope="",
+            decision_envelope=decision_envelope,
+            candidate=None,
+            report=None,
+            batch=None,
+        )
+        return self._release(session, "genesis", decision, evidence, top=None, by=by)
+
+    def promote(
+        self,
+        session: Session,
+        candidate: PolicyCandidate,
+        report: EvalReport,
+        batch: SealedBatch,
+        decision_envelope: str,
+        *,
+        by: str,
+    ) -> Release:
+        """Release an approved candidate; the same candidate on top already gives that release.
+
+        Raises IntegrityError if the decision does not verify or is about something else, and
+        ConflictError if it has expired or was used already, if the candidate was not trained from
+        what serves now, or if another release was made at the same time.
+        """
+        decision = open_decision(decision_envelope, verifier=self._signer)
+        policy = candidate.policy
+        if decision.kind != "gate":
+            raise IntegrityError("a gate decision", got=f"a {decision.kind} decision")
+        check_evidence(decision, policy=policy, candidate=candidate, report=report, batch=batch)
+        top = _top(session, policy)
+        if top is not None and top.decision_digest == decision.digest():
+            return top
+        _check_follows(session, candidate, decision, top)
+        evidence = ReleaseBundle(
+            release_envelope="",
+            decision_envelope=decision_envelope,
+            candidate=candidate,
+            report=report,
+            batch=batch,
+        )
+        return self._release(session, "promotion", decision, evidence, top=top, by=by)
+
+    def rollback(
+        self, session: Session, policy: str, *, to: str | None = None, by: str, reason: str
+    ) -> Release:
+        """Serve older weights again, by default those that the current ones replaced.
+
+        ``to`` names any earlier release. The new release stands on the approval the older one had.
+        Raises NotFoundError on an unknown ``to``, ConflictError with nothing to go back to or when
+        another release was made at the same time, IntegrityError if the older release was altered.
+        """
+        top = _top(session, policy)
+        if top is None:
+            raise ConflictError(f"a release of policy line {policy!r}", got="none")
+        target = _named(session, top, to) if to is not None else _before(session, top)
+        evidence = read_bundle(target.bundle)
+        # Signing what an altered row says would make the alteration look approved.
+        check_bundle(evidence, policy=policy, verifier=self._signer)
+        decision = open_decision(evidence.decision_envelope, verifier=self._signer)
+        return self._release(
+            session, "rollback", decision, evidence, top=top, by=by, reason=reason, back=target
+        )
+
+    def batches_taken_back(self, session: Session, policy: str, release: Release) -> list[Digest]:
+        """Digests of the batches whose weights a rollback took out of service, oldest first.
+
+        That is, of all releases after the one that ``release`` goes back to. Empty for a release
+        that is not a rollback.
+        """
+        if release.rollback_of is None:
+            return []
+        rows = [r for r in _rows(session, policy) if r.sequence < release.sequence]
+        kept = max(r.sequence for r in rows if r.weights == release.weights)
+        bundles = [read_bundle(r.bundle) for r in reversed(rows) if r.sequence > kept]
+        return list(dict.fromkeys(b.batch.digest() for b in bundles if b.batch is not None))
+
+    def current(self, policy: str) -> Release | None:
+        """What should serve now."""
+        with self.database.reader() as session:
+            return _top(session, policy)
+
+    def anchor(self, policy: str) -> Digest:
+        """Weights of the first release of the line. Raises NotFoundError."""
+        with self.database.reader() as session:
+            row = session.scalar(
+                select(ReleaseRow).where(ReleaseRow.policy == policy, ReleaseRow.sequence == 0)
+            )
+        if row is None:
+            raise NotFoundError(f"a first release of policy line {policy!r}", got="none")
+        return row.weights
+
+    def history(self, policy: str) -> list[Release]:
+        """All releases of the line, newest first."""
+        with self.database.reader() as session:
+            return [_parse(row) for row in _rows(session, policy)]
+
+    def replicas(self, policy: str) -> list[ReplicaRow]:
+        """What each serving replica of the line runs, and what it refused."""
+        query = select(ReplicaRow).where(ReplicaRow.policy == policy)
+        with self.database.reader() as session:
+            return list(session.scalars(query.order_by(ReplicaRow.replica_id)))
+
+    def _release(
+        self,
+        session: Session,
+        kind: str,
+        decision: Decision,
+        evidence: ReleaseBundle,
+        *,
+        top: Release | None,
+        by: str,
+        reason: str | None = None,
+        back: ReleaseRow | None = None,
+    ) -> Release:
+        now = self._clock()
+        if back is None:
+            _check_in_time(decision, now)
+        # Reads the manifest only: serving hashes the files, and not while a transaction is open.
+        self._store.manifest(decision.weights)
+        release = Release(
+            policy=decision.policy,
+            sequence=0 if top is None else top.sequence + 1,
+            weights=decision.weights,
+            decision_digest=decision.digest(),
+            previous=None if top is None else top.release_id,
+            rollback_of=top.release_id if back is not None and top is not None else None,
+            released_by=by,
+            released_at=now,
+        )
+        payload = release.model_dump(mode="json")
+        envelope = self._signer.seal(payload)
+        _insert(session, release, evidence.model_copy(update={"release_envelope": envelope}))
+        body: dict[str, object] = {"release": payload, "decision": decision.decision_id, "by": by}
+        if back is not None:
+            body |= {"reason": reason or "", "back_to": back.release_id}
+        self._journal(session, kind, release.release_id, body)
+        return release
+
+
+def _insert(session: Session, release: Release, bundle: ReleaseBundle) -> None:
+    row = ReleaseRow(
+        release_id=release.release_id,
+        policy=release.policy,
+        sequence=release.sequence,
+        weights=release.weights,
+        payload=release.model_dump_json(),
+        bundle=bundle.model_dump_json(),
+        created_at=release.released_at,
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except exc.IntegrityError as error:
+        raise ConflictError(
+            f"{release.release_id} to be the next release",
+            got="another release made at the same time",
+            mend="Look at what serves now and try again.",
+        ) from error
+
+
+def _check_follows(
+    session: Session, candidate: PolicyCandidate, decision: Decision, top: Release | None
+) -> None:
+    used = [
+        r
+        for r in _rows(session, candidate.policy)
+        if _parse(r).decision_digest == decision.digest()
+    ]
+    if used:
+        raise ConflictError(
+            "an approval that was not used yet",
+            got=f"{decision.decision_id}, which {used[-1].release_id} stands on",
+            mend=f"`tacit rollback --to {used[-1].release_id}` serves those weights again.",
+        )
+    serving = None if top is None else top.weights
+    if candidate.parent != serving:
+        # Else what a rollback took out would come back inside the next candidate.
+        raise ConflictError(
+            f"a candidate trained from what serves now, {serving}",
+            got=f"{candidate.candidate_id} trained from {candidate.parent}",
+            mend="Let the next cycle train from what serves now.",
+        )
+
+
+def _check_in_time(decision: Decision, now: datetime) -> None:
+    if decision.valid_until is not None and decision.valid_until < now:
+        raise ConflictError(
+            f"a promotion before the approval expired at {decision.valid_until.isoformat()}",
+            got=now.isoformat(),
+            mend="The next cycle makes a new candidate to decide on.",
+        )
+
+
+def _named(session: Session, top: Release, to: str) -> ReleaseRow:
+    row = session.get(ReleaseRow, to)
+    if row is None or row.policy != top.policy:
+        raise NotFoundError(
+            f"a release of policy line {top.policy!r}",
+            got=to,
+            mend="`tacit status` and GET /v1/releases list them.",
+        )
+    if row.weights == top.weights:
+        raise ConflictError("a release with other weights than serve now", got=to)
+    return row
+
+
+def _before(session: Session, top: Release) -> ReleaseRow:
+    # Counted from where the current weights were first released: two rollbacks in a row go two
+    # steps back rather than forward again to what the first one took out.
+    rows = _rows(session, top.policy)
+    origin = min(r.sequence for r in rows if r.weights == top.weights)
+    for row in rows:
+        if row.sequence < origin:
+            return row
+    raise ConflictError(
+        f"a release before {top.release_id} with other weights",
+        got="none",
+        mend="`--to RELEASE` names any release, newer weights too.",
+    )
+
+
+def _rows(session: Session, policy: str) -> Sequence[ReleaseRow]:
+    query = select(ReleaseRow).where(ReleaseRow.policy == policy)
+    return session.scalars(query.order_by(ReleaseRow.sequence.desc())).all()
+
+
+def _top(session: Session, policy: str) -> Release | None:
+    query = select(ReleaseRow).where(ReleaseRow.policy == policy)
+    row = session.scalar(query.order_by(ReleaseRow.sequence.desc()).limit(1))
+    return None if row is None else _parse(row)
+
+
+def _parse(row: ReleaseRow) -> Release:
+    return Release.model_validate_json(row.payload)
