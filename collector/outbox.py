@@ -114,7 +114,9 @@ class Outbox:
 
     def _take(self) -> list[Letter]:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping.is_set())
+            self._changed.wait_for(
+                lambda: self._waiting or self._in_flight or self._stopping.is_set()
+            )
             num_bytes = 0
             while self._waiting and len(self._in_flight) < self._max_batch_events:
                 num_bytes += len(self._waiting[0].body) + 1

@@ -59,6 +59,14 @@ class KafkaSettings(Section):
     num_partitions: Count = 4
     """Partitions of topics that Tacit creates."""
     replication_factor: Count = 1
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """For the SASL protocols; user and password are TACIT_KAFKA_USER and TACIT_KAFKA_PASSWORD."""
+    bootstrap_timeout_s: Positive = 10.0
+    """How long the cluster may take to answer the first time."""
+    delivery_timeout_s: Positive = 15.0
+    """How long an append may take before it fails as unavailable."""
+    max_record_bytes: Count = 1_000_000
+    """Events larger than this are refused; the broker's message.max.bytes must allow it."""
 
 
 class CollectorSettings(Section):
@@ -210,6 +218,8 @@ class Settings(BaseSettings):
     """Path or hub id of the first policy; by default the small demo policy is made."""
     database_url: str | None = None
     """SQLAlchemy URL; by default SQLite in ``home``."""
+    log_json: bool = False
+    """Log one JSON object a line."""
     collector: CollectorSettings = CollectorSettings()
     trainer: TrainerSettings = TrainerSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
