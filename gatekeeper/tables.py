@@ -18,7 +18,7 @@ class VerdictRow(Base):
     weights: Mapped[str] = mapped_column(String(71))
     outcome: Mapped[str] = mapped_column(String(16))
     payload: Mapped[str] = mapped_column(Text)
-    """GateVerdict, JSON."""
+    """DSSE envelope over verdict, weights and expiry, JSON; the columns are for finding only."""
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime]
 
@@ -28,7 +28,7 @@ class DecisionRow(Base):
 
     __tablename__ = "decisions"
     subject: Mapped[str] = mapped_column(String(71), primary_key=True)
-    """Digest of the candidate, or of the weights for a genesis decision."""
+    """Digest of the candidate; for a genesis decision, of policy line and weights."""
     policy: Mapped[str] = mapped_column(String(64), index=True)
     weights: Mapped[str] = mapped_column(String(71), index=True)
     outcome: Mapped[str] = mapped_column(String(16))
@@ -41,7 +41,7 @@ class DecisionRow(Base):
 
 
 class LedgerRow(Base):
-    """One entry of the append-only log; each names the root of the tree before it."""
+    """One entry of the append-only log."""
 
     __tablename__ = "ledger"
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -54,5 +54,5 @@ class LedgerRow(Base):
     root: Mapped[str] = mapped_column(String(64))
     """Root of the tree that ends with this entry."""
     signature: Mapped[str] = mapped_column(Text)
-    """DSSE envelope over sequence and root, JSON."""
+    """DSSE envelope over sequence, root, frontier and moment, JSON."""
     created_at: Mapped[datetime]

@@ -1,0 +1,169 @@
+"""Each kind of criterion measured on a report; every check answers with rows, never an exception.
+
+What is missing fails: a suite that did not run, an interval that makes no sense, an absent probe.
+"""
+
+from collections.abc import Iterable
+from functools import singledispatch
+
+from gatekeeper.policy import NonInferior, NonNegotiable, Probe, Required, Rule, Superior
+from tacit.contracts import Comparison, Criterion, EvalReport, SuiteResult, VerdictOutcome
+
+PASS, FAIL, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.FAIL, VerdictOutcome.INCONCLUSIVE
+
+
+def requirement(rule: Rule) -> str:
+    """What ``rule`` asks, in words."""
+    match rule:
+        case NonInferior():
+            return f"{_target(rule)}: at most {_points(rule.margin)} worse than the {rule.baseline}"
+        case Superior():
+            return f"{_target(rule)}: better than the {rule.baseline}"
+        case NonNegotiable():
+            return "every non-negotiable item answered right"
+        case Probe():
+            return f"probe {rule.probe}: at most {rule.at_most:.1%}"
+        case Required():
+            named = ", ".join([*rule.kinds, *rule.suites])
+            return f"at least {rule.min_items} items of each: {named}"
+
+
+@singledispatch
+def measure(rule: Rule, report: EvalReport) -> list[Criterion]:
+    """Rows of ``rule`` on ``report``."""
+    raise TypeError(f"expected a known kind of criterion; got {type(rule).__name__}")
+
+
+@measure.register
+def _(rule: NonInferior, report: EvalReport) -> list[Criterion]:
+    return _each_suite(rule, report, threshold=-rule.margin)
+
+
+@measure.register
+def _(rule: Superior, report: EvalReport) -> list[Criterion]:
+    return _each_suite(rule, report, threshold=0.0)
+
+
+def _each_suite(
+    rule: NonInferior | Superior, report: EvalReport, *, threshold: float
+) -> list[Criterion]:
+    suites = [s for s in report.suites if s.name == rule.suite or s.kind == rule.kind]
+    if suites:
+        return [_compared(rule, suite, threshold) for suite in suites]
+    outcome = PASS if rule.if_missing == "pass" else FAIL
+    meaning = "the policy allows that" if outcome is PASS else "missing evidence fails"
+    return [
+        Criterion(
+            name=rule.name,
+            requirement=requirement(rule),
+            outcome=outcome,
+            threshold=threshold,
+            why=f"No {rule.suite or rule.kind} suite was run; {meaning}.",
+        )
+    ]
+
+
+def _compared(rule: NonInferior | Superior, suite: SuiteResult, threshold: float) -> Criterion:
+    versus = suite.versus_champion if rule.baseline == "champion" else suite.versus_anchor
+    outcome, reading = _read_interval(versus, threshold, num_items=suite.num_items)
+    return Criterion(
+        name=f"{rule.name}: {suite.name}",
+        requirement=requirement(rule),
+        outcome=outcome,
+        threshold=threshold,
+        observed=versus.difference,
+        num_items=suite.num_items,
+        ci_low=versus.ci_low,
+        ci_high=versus.ci_high,
+        why=f"{_signed(versus.difference)} points against the {rule.baseline}: {reading}.",
+    )
+
+
+def _read_interval(
+    versus: Comparison, threshold: float, *, num_items: int
+) -> tuple[VerdictOutcome, str]:
+    interval = (
+        f"{versus.confidence:.0%} interval {_signed(versus.ci_low)} to {_signed(versus.ci_high)}"
+    )
+    if num_items < 1 or not versus.ci_low <= versus.difference <= versus.ci_high:
+        return FAIL, f"{interval} over {num_items} items is not a measurement"
+    if versus.ci_low > threshold:
+        return PASS, f"{interval} lies above {_signed(threshold)}"
+    if versus.ci_high < threshold:
+        return FAIL, f"{interval} lies below {_signed(threshold)}"
+    return INCONCLUSIVE, f"{interval} holds {_signed(threshold)}, so it could be either"
+
+
+@measure.register
+def _(rule: NonNegotiable, report: EvalReport) -> list[Criterion]:
+    failed = [f"{s.name}/{item}" for s in report.suites for item in s.non_negotiable_failures]
+    asked = sum(item.non_negotiable for s in report.suites for item in s.items)
+    listed = ", ".join(failed[:5]) + (" and more" if len(failed) > 5 else "")
+    why = f"Got {len(failed)} of {asked} wrong: {listed}." if failed else f"All {asked} right."
+    return [
+        Criterion(
+            name=rule.name,
+            requirement=requirement(rule),
+            outcome=FAIL if failed else PASS,
+            threshold=0.0,
+            observed=float(len(failed)),
+            num_items=asked,
+            why=why if asked else "No suite has a non-negotiable item.",
+        )
+    ]
+
+
+@measure.register
+def _(rule: Probe, report: EvalReport) -> list[Criterion]:
+    result = report.probe(rule.probe)
+    if result is None:
+        outcome, why = FAIL, f"Probe {rule.probe} did not run; missing evidence fails."
+    elif result.observed <= rule.at_most:
+        outcome, why = PASS, f"{result.observed:.1%} is within {rule.at_most:.1%}. {result.detail}"
+    else:
+        outcome, why = FAIL, f"{result.observed:.1%} is over {rule.at_most:.1%}. {result.detail}"
+    return [
+        Criterion(
+            name=rule.name,
+            requirement=requirement(rule),
+            outcome=outcome,
+            threshold=rule.at_most,
+            observed=None if result is None else result.observed,
+            num_items=0 if result is None else result.num_items,
+            why=why.strip(),
+        )
+    ]
+
+
+@measure.register
+def _(rule: Required, report: EvalReport) -> list[Criterion]:
+    wanted = [(k.value, (s for s in report.suites if s.kind == k)) for k in rule.kinds]
+    wanted += [(n, (s for s in report.suites if s.name == n)) for n in rule.suites]
+    return [_present(rule, name, suites) for name, suites in wanted]
+
+
+def _present(rule: Required, name: str, suites: Iterable[SuiteResult]) -> Criterion:
+    num_items = sum(suite.num_items for suite in suites)
+    enough = num_items >= rule.min_items
+    return Criterion(
+        name=f"{rule.name}: {name}",
+        requirement=f"at least {rule.min_items} items of {name}",
+        outcome=PASS if enough else FAIL,
+        threshold=float(rule.min_items),
+        observed=float(num_items),
+        num_items=num_items,
+        why=f"{num_items} items measured; {rule.min_items} are asked for.",
+    )
+
+
+def _target(rule: NonInferior | Superior) -> str:
+    return f"suite {rule.suite}" if rule.suite else f"every {rule.kind} suite"
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:g} points"
+
+
+def _signed(fraction: float) -> str:
+    """Percentage points with sign and a true minus."""
+    return f"{100 * fraction:+.1f}".replace("-", "−")

@@ -1,0 +1,178 @@
+"""GatePolicy: what a candidate must show, as a versioned YAML file.
+
+A fault in the file is a ConfigError that names file, line and field; the gate never runs on a
+policy it could not read in full.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from tacit.contracts import Part, SuiteKind
+from tacit.contracts.base import Name
+from tacit.errors import ConfigError
+
+DEFAULT_PATH = Path(__file__).parent / "policies" / "default.yaml"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Baseline = Literal["champion", "anchor"]
+
+
+class _Rule(Part):
+    name: Name
+    """What the rows of this criterion are called in the verdict."""
+
+
+class _SuiteRule(_Rule):
+    kind: SuiteKind | None = None
+    """Every suite of this kind, each a row of its own."""
+    suite: Name | None = None
+    """Or one suite by name."""
+    baseline: Baseline
+    if_missing: Literal["fail", "pass"] = "fail"
+    """What it means that no such suite ran."""
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "_SuiteRule":
+        if (self.kind is None) == (self.suite is None):
+            raise ValueError("expected exactly one of kind and suite")
+        return self
+
+
+class NonInferior(_SuiteRule):
+    """The candidate is at most ``margin`` (accuracy, 0 to 1) worse than the baseline.
+
+    Decided on the confidence interval of the paired difference, as in non-inferiority trials
+    (Piaggio et al. 2012, CONSORT): an interval that straddles the margin proves nothing.
+    """
+
+    type: Literal["non_inferior"]
+    margin: Fraction
+
+
+class Superior(_SuiteRule):
+    """The candidate is better than the baseline: the interval lies above zero."""
+
+    type: Literal["superior"]
+
+
+class NonNegotiable(_Rule):
+    """No item marked non-negotiable was got wrong, in any suite."""
+
+    type: Literal["non_negotiable"]
+
+
+class Probe(_Rule):
+    """A probe observed at most this much; a probe that did not run fails."""
+
+    type: Literal["probe"]
+    probe: Name
+    at_most: Fraction
+
+
+class Required(_Rule):
+    """The evidence is there: suites of these kinds, or of these names, with enough items."""
+
+    type: Literal["required"]
+    kinds: tuple[SuiteKind, ...] = ()
+    suites: tuple[Name, ...] = ()
+    min_items: Annotated[int, Field(ge=1)] = 1
+    """Of each kind or suite named."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "Required":
+        if not self.kinds and not self.suites:
+            raise ValueError("expected kinds or suites to name at least one")
+        return self
+
+
+Rule = Annotated[
+    NonInferior | Superior | NonNegotiable | Probe | Required, Field(discriminator="type")
+]
+
+
+class GatePolicy(Part):
+    """All criteria of the gate; its digest stands in every verdict made under it."""
+
+    version: Literal[1]
+    auto_promote: Literal["never"] = "never"
+    """Who promotes a passing candidate: so far only a person."""
+    criteria: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "GatePolicy":
+        names = [rule.name for rule in self.criteria]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected each criterion to have a name of its own; got {twice}")
+        return self
+
+
+def load_gate_policy(path: Path | None) -> GatePolicy:
+    """The policy in ``path``, or the one shipped with Tacit.
+
+    Raises ConfigError that names file, line and field of every fault.
+    """
+    source = path or DEFAULT_PATH
+    try:
+        root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"a gate policy in YAML in {source}", got=str(error)) from error
+    if root is None:
+        raise ConfigError(f"a gate policy in {source}", got="an empty file")
+    _refuse_repeated_keys(root, source)
+    try:
+        return GatePolicy.model_validate(tree)
+    except ValidationError as error:
+        rows = "; ".join(_fault(row, root, source) for row in error.errors())
+        raise ConfigError(
+            "a valid gate policy", got=rows, mend=f"{DEFAULT_PATH} shows every kind of criterion."
+        ) from error
+
+
+def _refuse_repeated_keys(node: yaml.Node, source: Path) -> None:
+    # YAML lets a later key silently win, and a margin that is not the one read is a way round.
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_repeated_keys(child, source)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError("each field once", got=f"{source}:{line}: {key.value} again")
+            seen.add(key.value)
+            _refuse_repeated_keys(child, source)
+
+
+def _fault(row: Any, root: yaml.Node, source: Path) -> str:
+    location = list(row["loc"])
+    if location[:1] == ["criteria"] and len(location) > 2:
+        del location[2]  # pydantic puts the name of the union member here; the file has none
+    field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    message = row["msg"]
+    if location == ["auto_promote"]:
+        message = "only 'never' is accepted for now: a person always decides"
+    got = "" if row["type"] in {"missing", "value_error"} else f" (got {row['input']!r})"
+    return f"{source}:{_line(root, location)}: {field or 'policy'}: {message}{got}"
+
+
+def _line(node: yaml.Node, location: list[str | int]) -> int:
+    """Line of the node at ``location``, or of the nearest thing around it that is there."""
+    line = node.start_mark.line + 1
+    for part in location:
+        child: yaml.Node | None = None
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            child = node.value[part]
+        elif isinstance(node, yaml.MappingNode):
+            child = next((v for k, v in node.value if k.value == part), None)
+            line = next((k.start_mark.line + 1 for k, _ in node.value if k.value == part), line)
+        if child is None:
+            return line
+        if isinstance(node, yaml.SequenceNode):
+            line = child.start_mark.line + 1
+        node = child
+    return line
