@@ -3,11 +3,17 @@
 What is missing fails: a suite that did not run, an interval that makes no sense, an absent probe.
 """
 
-from collections.abc import Iterable
 from functools import singledispatch
 
 from gatekeeper.policy import NonInferior, NonNegotiable, Probe, Required, Rule, Superior
-from tacit.contracts import Comparison, Criterion, EvalReport, SuiteResult, VerdictOutcome
+from tacit.contracts import (
+    Comparison,
+    Criterion,
+    EvalReport,
+    SuiteKind,
+    SuiteResult,
+    VerdictOutcome,
+)
 
 PASS, FAIL, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.FAIL, VerdictOutcome.INCONCLUSIVE
 
@@ -47,7 +53,7 @@ def _(rule: Superior, report: EvalReport) -> list[Criterion]:
 def _each_suite(
     rule: NonInferior | Superior, report: EvalReport, *, threshold: float
 ) -> list[Criterion]:
-    suites = [s for s in report.suites if s.name == rule.suite or s.kind == rule.kind]
+    suites = _suites(report, kind=rule.kind, name=rule.suite)
     if suites:
         return [_compared(rule, suite, threshold) for suite in suites]
     outcome = PASS if rule.if_missing == "pass" else FAIL
@@ -137,13 +143,19 @@ def _(rule: Probe, report: EvalReport) -> list[Criterion]:
 
 @measure.register
 def _(rule: Required, report: EvalReport) -> list[Criterion]:
-    wanted = [(k.value, (s for s in report.suites if s.kind == k)) for k in rule.kinds]
-    wanted += [(n, (s for s in report.suites if s.name == n)) for n in rule.suites]
-    return [_present(rule, name, suites) for name, suites in wanted]
+    by_kind = [_present(rule, kind, kind=kind, report=report) for kind in rule.kinds]
+    return by_kind + [_present(rule, name, suite=name, report=report) for name in rule.suites]
 
 
-def _present(rule: Required, name: str, suites: Iterable[SuiteResult]) -> Criterion:
-    num_items = sum(suite.num_items for suite in suites)
+def _present(
+    rule: Required,
+    name: str,
+    *,
+    report: EvalReport,
+    kind: SuiteKind | None = None,
+    suite: str | None = None,
+) -> Criterion:
+    num_items = sum(s.num_items for s in _suites(report, kind=kind, name=suite))
     enough = num_items >= rule.min_items
     return Criterion(
         name=f"{rule.name}: {name}",
@@ -154,6 +166,10 @@ def _present(rule: Required, name: str, suites: Iterable[SuiteResult]) -> Criter
         num_items=num_items,
         why=f"{num_items} items measured; {rule.min_items} are asked for.",
     )
+
+
+def _suites(report: EvalReport, *, kind: SuiteKind | None, name: str | None) -> list[SuiteResult]:
+    return [s for s in report.suites if s.kind == kind or s.name == name]
 
 
 def _target(rule: NonInferior | Superior) -> str:
