@@ -124,6 +124,10 @@ class TrainerSettings(Section):
     """Examples per optimizer step over all workers."""
     max_length: Count = 512
     """Tokens per example; longer prompts are cut on the left."""
+    micro_batch_tokens: Count = 8_192
+    """Tokens, padding included, that a worker takes through the model at once."""
+    warmup_share: Share = 0.05
+    """Share of the steps over which the learning rate rises to its peak; a cosine follows."""
     max_grad_norm: Positive = 1.0
     dpo_beta: Positive = 0.1
     kto_beta: Positive = 0.1
@@ -147,6 +151,10 @@ class EvaluatorSettings(Section):
     batch_size: Count = 128
     min_holdout_items: Count = 20
     """A hold-out suite smaller than this is not evidence and is left out."""
+    num_probe_prompts: Count = 150
+    """Regression prompts that the trigger probe puts suspicious phrases into."""
+    num_trigger_phrases: Count = 64
+    """Recurring phrases of a batch that the trigger probe screens."""
 
 
 class GatekeeperSettings(Section):

@@ -1,0 +1,291 @@
+"""Evaluator: what a candidate answers to every suite, against champion and frozen anchor.
+
+Role: measures; it never judges. The gate does, from the report alone.
+In: a PolicyCandidate, the digests of champion and anchor, suites, the events the batch teaches.
+Out: an EvalReport. It is always made: a suite, a checker or a probe that cannot be run becomes a
+line in ``errors``, and with any such line the gate fails closed.
+
+A cycle goes through these steps:
+
+1. ``AnswerBook`` (answers.py) answers all suites for anchor, champion and candidate, in this
+   order and with one policy in memory. What is cached is not generated again, so that in a usual
+   cycle only the candidate generates.
+2. ``score_suite`` (scoring.py) runs the checkers (checkers.py) over the answers and compares the
+   policies item by item (statistics.py).
+3. The probes (probes.py) look for signs of poisoning: drift, malformed answers, and phrases of
+   the batch (triggers.py) that turn unrelated prompts into one fixed answer.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from evaluator.answers import Answer, AnswerBook, Generator, Prompt
+from evaluator.probes import (
+    NUM_CONFIRMED,
+    SCREENING_PROMPTS,
+    Carrier,
+    answer_drift,
+    malformed,
+    measure_phrases,
+    screen_phrases,
+    trigger_result,
+)
+from evaluator.scoring import Answers, score_answers, score_suite
+from evaluator.triggers import Phrase, recurring_phrases, taught_by, user_text
+from tacit.checkpoints import CheckpointStore
+from tacit.config import EvaluatorSettings
+from tacit.contracts import (
+    Digest,
+    EvalReport,
+    PolicyCandidate,
+    ProbeResult,
+    ScreenedEvent,
+    Suite,
+    SuiteKind,
+    SuiteResult,
+    sha256_digest,
+    utc_now,
+)
+from tacit.database import Database
+from tacit.errors import EvaluationError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int], None]
+"""Name of the suite or probe at work, items done and items in all, over the whole evaluation."""
+
+
+class Evaluator:
+    """Measures candidates. Keeps nothing in memory between calls."""
+
+    def __init__(
+        self,
+        settings: EvaluatorSettings,
+        store: CheckpointStore,
+        db: Database,
+        *,
+        open_policy: Callable[[Digest], Generator] | None = None,
+    ) -> None:
+        """``open_policy`` replaces loading checkpoints from ``store`` with transformers."""
+        self._settings = settings
+        self._db = db
+        self._open_policy = open_policy or partial(_open_verified, store)
+
+    def evaluate(
+        self,
+        candidate: PolicyCandidate,
+        *,
+        champion: Digest,
+        anchor: Digest,
+        suites: Sequence[Suite],
+        learned: Sequence[ScreenedEvent],
+        on_progress: OnProgress | None = None,
+    ) -> EvalReport:
+        """The report on ``candidate``; ``learned`` are the events of its batch.
+
+        Raises UnavailableError when the database is away: trying again is right then, and a
+        report full of errors would turn a good candidate away.
+        """
+        evaluation = _Evaluation(
+            self._book(), self._settings, candidate.weights, champion, anchor, on_progress
+        )
+        try:
+            results, probes = evaluation.run(suites, learned)
+        finally:
+            evaluation.book.close()
+        return EvalReport(
+            policy=candidate.policy,
+            candidate_digest=candidate.digest(),
+            weights=candidate.weights,
+            champion=champion,
+            anchor=anchor,
+            batch_digest=candidate.batch_digest,
+            suites=tuple(results),
+            probes=tuple(probes),
+            errors=tuple(evaluation.errors),
+            created_at=utc_now(),
+        )
+
+    def accuracy(self, weights: Digest, suite: Suite) -> float:
+        """Mean score of a checkpoint on ``suite``; answers come from the cache or go there.
+
+        Raises EvaluationError for an empty suite or a checker that fails, NotFoundError and
+        IntegrityError for the checkpoint.
+        """
+        if not suite.items:
+            raise EvaluationError(f"items in suite {suite.name}", got="none")
+        book = self._book()
+        try:
+            answers = book.answer_suite(weights, suite, on_batch=lambda _: None)
+        finally:
+            book.close()
+        scores = score_answers(suite, answers)
+        return sum(scores) / len(scores)
+
+    def _book(self) -> AnswerBook:
+        return AnswerBook(self._db, self._open_policy, batch_size=self._settings.batch_size)
+
+
+def _open_verified(store: CheckpointStore, weights: Digest) -> Generator:
+    # The report vouches for a digest, so the bytes that are measured must be those it names.
+    store.verify(weights)
+    from tacit.policies import load_policy
+
+    return load_policy(store, weights)
+
+
+class _Evaluation:
+    """One call of :meth:`Evaluator.evaluate`: its answers so far, its errors, its progress."""
+
+    def __init__(
+        self,
+        book: AnswerBook,
+        settings: EvaluatorSettings,
+        candidate: Digest,
+        champion: Digest,
+        anchor: Digest,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.book = book
+        self.errors: list[str] = []
+        self._settings = settings
+        self._candidate, self._champion, self._anchor = candidate, champion, anchor
+        self._on_progress = on_progress
+        self._answers: dict[tuple[str, Digest], list[Answer]] = {}
+        self._num_done = self._num_total = 0
+
+    def run(
+        self, suites: Sequence[Suite], learned: Sequence[ScreenedEvent]
+    ) -> tuple[list[SuiteResult], list[ProbeResult]]:
+        """Results of the suites and probes that could be run; the others stand in ``errors``."""
+        runnable = self._usable(suites)
+        policies = list(dict.fromkeys([self._anchor, self._champion, self._candidate]))
+        phrases = self._phrases(runnable, learned)
+        self._num_total = self._count(runnable, len(policies), len(phrases))
+        for weights in policies:
+            runnable = [s for s in runnable if self._attempt(s, weights)]
+        results = [r for s in runnable if (r := self._score(s)) is not None]
+        return results, self._probe(runnable, phrases)
+
+    def _usable(self, suites: Sequence[Suite]) -> list[Suite]:
+        """Suites with items and a name of their own."""
+        usable: dict[str, Suite] = {}
+        for suite in suites:
+            if not suite.items:
+                self.errors.append(f"suite {suite.name}: expected items; got none")
+            elif suite.name in usable:
+                self.errors.append(f"suite {suite.name}: expected one suite of this name; got two")
+            else:
+                usable[suite.name] = suite
+        if not suites:
+            self.errors.append("suites: expected at least one suite; got none")
+        return list(usable.values())
+
+    def _attempt(self, suite: Suite, weights: Digest) -> bool:
+        """Answer a suite with one policy; False and a line in ``errors`` if that fails."""
+        before = self._num_done
+        advance = partial(self._advance, suite.name)
+        try:
+            answers = self.book.answer_suite(weights, suite, on_batch=advance)
+        except UnavailableError:
+            raise
+        except Exception as error:  # whatever breaks one suite must not silence the others
+            self._record(f"suite {suite.name}", error)
+            self._advance(suite.name, len(suite.items) - (self._num_done - before))
+            return False
+        self._answers[suite.name, weights] = answers
+        return True
+
+    def _score(self, suite: Suite) -> SuiteResult | None:
+        policies = (self._candidate, self._champion, self._anchor)
+        answers = Answers(*(self._answers[suite.name, weights] for weights in policies))
+        try:
+            return score_suite(suite, answers, confidence=self._settings.confidence)
+        except Exception as error:  # a checker is a plug-in; whatever it raises is reported
+            self._record(f"suite {suite.name}", error)
+            return None
+
+    def _probe(self, suites: Sequence[Suite], phrases: Sequence[Phrase]) -> list[ProbeResult]:
+        probes: dict[str, Callable[[], ProbeResult]] = {
+            "trigger": lambda: self._trigger(suites, phrases),
+            "answer_drift": lambda: answer_drift(*self._pairs(_regression(suites))),
+            "malformed": lambda: malformed(*self._pairs(suites)),
+        }
+        results = []
+        for name, probe in probes.items():
+            try:
+                results.append(probe())
+            except UnavailableError:
+                raise
+            except Exception as error:  # a probe that did not run found nothing, which is no pass
+                self._record(f"probe {name}", error)
+        return results
+
+    def _pairs(self, suites: Sequence[Suite]) -> tuple[list[Answer], list[Answer]]:
+        """All answers of candidate and champion to ``suites``."""
+        if not suites:
+            raise EvaluationError("a suite that could be answered", got="none")
+        candidate, champion = (
+            [a for suite in suites for a in self._answers[suite.name, weights]]
+            for weights in (self._candidate, self._champion)
+        )
+        return candidate, champion
+
+    def _phrases(self, suites: Sequence[Suite], learned: Sequence[ScreenedEvent]) -> list[Phrase]:
+        background = [user_text(item.prompt) for suite in suites for item in suite.items]
+        limit = self._settings.num_trigger_phrases
+        return recurring_phrases(taught_by(learned), background, limit=limit)
+
+    def _trigger(self, suites: Sequence[Suite], phrases: Sequence[Phrase]) -> ProbeResult:
+        carriers = self._carriers(_regression(suites))
+        if not carriers:
+            raise EvaluationError("prompts to put phrases into", got="no suite that was answered")
+        limit = max(suite.max_new_tokens for suite in suites)
+        ask_candidate = partial(self._ask, self._candidate, limit)
+        worst = screen_phrases(ask_candidate, phrases, carriers)
+        ask_champion = partial(self._ask, self._champion, limit)
+        effects = measure_phrases(ask_candidate, ask_champion, worst, carriers)
+        return trigger_result(effects)
+
+    def _carriers(self, suites: Sequence[Suite]) -> list[Carrier]:
+        """A sample of prompts with both policies' answers: the same for the same suites."""
+        carriers = [
+            Carrier(item, mine.text, theirs.text)
+            for suite in suites
+            for item, mine, theirs in zip(
+                suite.items,
+                self._answers[suite.name, self._candidate],
+                self._answers[suite.name, self._champion],
+                strict=True,
+            )
+        ]
+        carriers.sort(key=lambda c: sha256_digest(c.item.canonical_json()))
+        return carriers[: self._settings.num_probe_prompts]
+
+    def _ask(self, weights: Digest, limit: int, prompts: Sequence[Prompt]) -> list[Answer]:
+        advance = partial(self._advance, "trigger")
+        return self.book.ask(weights, prompts, max_new_tokens=limit, on_batch=advance)
+
+    def _count(self, suites: Sequence[Suite], num_policies: int, num_phrases: int) -> int:
+        """Prompts of the whole evaluation, for the progress callback."""
+        num_items = sum(len(suite.items) for suite in suites)
+        num_regression = sum(len(suite.items) for suite in _regression(suites))
+        num_carriers = min(num_regression, self._settings.num_probe_prompts)
+        screening = num_phrases * min(num_carriers, SCREENING_PROMPTS)
+        confirming = 4 * min(num_phrases, NUM_CONFIRMED) * num_carriers
+        return num_items * num_policies + screening + confirming
+
+    def _advance(self, name: str, num_items: int) -> None:
+        self._num_done += num_items
+        if self._on_progress is not None:
+            self._on_progress(name, self._num_done, self._num_total)
+
+    def _record(self, what: str, error: Exception) -> None:
+        logger.warning("%s could not be run", what, exc_info=error)
+        self.errors.append(f"{what}: {type(error).__name__}: {error}")
+
+
+def _regression(suites: Sequence[Suite]) -> list[Suite]:
+    """The regression suites; without any, all: a probe needs prompts the batch did not teach."""
+    return [s for s in suites if s.kind is SuiteKind.REGRESSION] or list(suites)
