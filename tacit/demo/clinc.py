@@ -19,7 +19,7 @@ _SPLITS = ("train", "val", "test")
 _MEND = "Pass the data_full.json of clinc/oos-eval: it maps train, val and test to [text, intent]."
 
 
-def load_clinc(
+def clinc_world(
     path: Path, *, seed: int = 0, num_old: int = NUM_OLD, num_new: int = NUM_NEW
 ) -> World:
     """The world in ``path``. The answer is the intent's name with spaces.

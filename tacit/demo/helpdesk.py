@@ -76,7 +76,7 @@ _SPLIT_ENDS = {"train": 70, "validation": 80, "test": 90, "stream": 100}
 """Upper end, in hundredths of all combinations, of each split."""
 
 
-def helpdesk_world(*, seed: int = 0, sizes: HelpdeskSizes = _FULL) -> World:
+def helpdesk_world(seed: int = 0, *, sizes: HelpdeskSizes = _FULL) -> World:
     """The world of ``seed``; the same seed and sizes make the same world."""
     writer = _Writer(seed)
     num_old = round(sizes.new_stream * _OLD_SHARE_OF_STREAM)
