@@ -1,7 +1,7 @@
 """Everything that goes to MLflow: one run a cycle, one registered model a policy line.
 
-All metric names stand here. ``MlflowClient`` is used throughout: the fluent API keeps a global
-active run, and two cycles in one process would mix.
+Metric names stand in ``tacit.metrics``. ``MlflowClient`` is used throughout: the fluent API keeps a
+global active run, and two cycles in one process would mix.
 """
 
 import json
@@ -19,25 +19,11 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from tacit.contracts import Contract, PolicyCandidate, utc_now
+from tacit.metrics import MetricName
+
+__all__ = ["Alias", "MetricName", "Tracking"]
 
 logger = logging.getLogger(__name__)
-
-
-class MetricName(StrEnum):
-    """Names of all metrics Tacit logs."""
-
-    LOSS = "train/loss"
-    LOSS_DPO = "train/loss_dpo"
-    LOSS_NLL = "train/loss_nll"
-    LOSS_KTO = "train/loss_kto"
-    LOSS_REPLAY = "train/loss_replay"
-    KL_REPLAY = "train/kl_replay"
-    REWARD_MARGIN = "train/reward_margin"
-    GRAD_NORM = "train/grad_norm"
-    LEARNING_RATE = "train/learning_rate"
-    TOKENS_PER_SECOND = "train/tokens_per_second"
-    NUM_EVENTS = "batch/num_events"
-    NUM_REPLAY = "batch/num_replay"
 
 
 class Alias(StrEnum):

@@ -1,0 +1,48 @@
+"""What the workers of a data-parallel group say to each other: sums, and nothing else."""
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Collective:
+    """One worker's place in the group. A group of one needs no network."""
+
+    def __init__(self, *, rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = world_size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add ``tensor`` up over all workers, in place; every worker gets the same bits."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Overwrite ``tensor`` with rank 0's, in place."""
+        if self.world_size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+    def leave(self) -> None:
+        """Close the group."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(*, rank: int, world_size: int, address: str, timeout_s: float) -> Collective:
+    """Enter the group that meets at ``address`` (``host:port``); NCCL on GPUs, gloo elsewhere.
+
+    Raises torch's DistError when the others do not come within ``timeout_s``.
+    """
+    if world_size > 1:
+        dist.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            init_method=f"tcp://{address}",
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    return Collective(rank=rank, world_size=world_size)

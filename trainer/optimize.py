@@ -1,0 +1,188 @@
+"""The gradient steps of one update on one worker.
+
+Input: the parent policy opened for training, and the steps. Output: StepMetrics as they happen; the
+policy's weights are changed in place. All workers hold the same weights throughout, because they
+start from the same and apply the same summed gradient.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tacit.config import TrainerSettings
+from tacit.errors import TrainingError
+from tacit.metrics import MetricName
+from trainer.batches import MicroBatch, micro_batches, plan_steps, schedule, to_device
+from trainer.checkpoint import OpenPolicy
+from trainer.collective import Collective
+from trainer.examples import Example
+from trainer.objective import (
+    Stat,
+    kto_reference_point,
+    mismatched_logprobs,
+    mixed_loss,
+    score_reference,
+)
+from trainer.progress import StepMetrics
+from trainer.scoring import CompletionScorer
+
+
+class FlatParameters:
+    """Trainable parameters and their gradients as views into one vector each.
+
+    So a step is one all-reduce, one norm and one AdamW kernel, however many matrices there are.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.values = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        self.values.grad = torch.zeros_like(self.values)
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            parameter.data = self.values.data[start:end].view_as(parameter)
+            parameter.grad = self.values.grad[start:end].view_as(parameter)
+            start = end
+
+    @property
+    def gradient(self) -> Tensor:
+        """[number of trainable weights]"""
+        assert self.values.grad is not None
+        return self.values.grad
+
+
+class Optimization:
+    """One update: ``run`` yields once per optimizer step."""
+
+    def __init__(
+        self,
+        policy: OpenPolicy,
+        examples: Sequence[Example],
+        *,
+        settings: TrainerSettings,
+        group: Collective,
+    ) -> None:
+        self._settings = settings
+        self._group = group
+        self._scorer = CompletionScorer(policy.model)
+        self._reference_scorer = self._scorer.frozen()
+        steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
+        self._weights = [sum(example.weight for example in step) for step in steps]
+        self._shards = [self._shard(step, policy.tokenizer.pad_token_id) for step in steps]
+        self._references = [[score_reference(self._scorer, b) for b in s] for s in self._shards]
+        # Flattened only now: the reference above must be the parent before any change.
+        self._flat = FlatParameters(policy.trainable)
+        group.broadcast(self._flat.values.data)
+        self.num_steps = len(steps) * settings.num_epochs
+
+    @property
+    def _device(self) -> Any:
+        return next(self._scorer.model.parameters()).device
+
+    def _shard(self, step: Sequence[Example], pad_id: int) -> list[MicroBatch]:
+        pieces = micro_batches(
+            step,
+            rank=self._group.rank,
+            world_size=self._group.world_size,
+            max_tokens=self._settings.micro_batch_tokens,
+            max_length=self._settings.max_length,
+            pad_id=pad_id,
+        )
+        return [to_device(piece, self._device) for piece in pieces]
+
+    def run(self) -> Iterator[StepMetrics]:
+        """Train. Raises TrainingError when a loss or a gradient is not finite."""
+        optimizer = torch.optim.AdamW([self._flat.values], lr=0.0, weight_decay=0.0)
+        settings = self._settings
+        order = schedule(len(self._shards), num_epochs=settings.num_epochs, seed=settings.seed)
+        for number, index in enumerate(order, start=1):
+            started = time.perf_counter()
+            rate = learning_rate(number, num_steps=self.num_steps, settings=settings)
+            optimizer.param_groups[0]["lr"] = rate
+            sums = self._backward(index)
+            norm = self._clip(number, float(sums[Stat.LOSS]) / self._weights[index])
+            optimizer.step()
+            elapsed_s = time.perf_counter() - started
+            yield StepMetrics(
+                step=number,
+                num_steps=self.num_steps,
+                metrics={
+                    **_metrics(sums, self._weights[index]),
+                    MetricName.GRAD_NORM.value: norm,
+                    MetricName.LEARNING_RATE.value: rate,
+                    MetricName.TOKENS_PER_SECOND.value: float(sums[Stat.TOKENS]) / elapsed_s,
+                },
+            )
+
+    def _backward(self, index: int) -> Tensor:
+        """Gradient of one step, summed over workers; returns the sums [Stat]."""
+        self._flat.gradient.zero_()
+        sums = torch.zeros(len(Stat), dtype=torch.float64, device=self._device)
+        z0 = self._reference_point(index)
+        for batch, reference in zip(self._shards[index], self._references[index], strict=True):
+            loss, stats = mixed_loss(
+                batch,
+                scorer=self._scorer,
+                reference_scorer=self._reference_scorer,
+                reference=reference,
+                z0=z0,
+                settings=self._settings,
+            )
+            (loss / self._weights[index]).backward()  # type: ignore[no-untyped-call]
+            sums += stats
+        self._group.sum(self._flat.gradient)
+        return self._group.sum(sums)
+
+    def _reference_point(self, index: int) -> Tensor:
+        """KTO's z0 over the whole step, whichever worker its examples fell to."""
+        ratios = [torch.zeros(0, device=self._device)]
+        for batch, reference in zip(self._shards[index], self._references[index], strict=True):
+            logprobs = mismatched_logprobs(self._scorer, batch)
+            if logprobs is not None and reference.mismatched is not None:
+                ratios.append(logprobs - reference.mismatched)
+        own = torch.cat(ratios)
+        total = torch.stack([own.sum(), own.new_tensor(float(len(own)))])
+        self._group.sum(total)
+        return kto_reference_point(total[0] / total[1].clamp(min=1))
+
+    def _clip(self, number: int, loss: float) -> float:
+        """Scale the gradient down to ``max_grad_norm``; returns its norm before."""
+        norm = float(torch.linalg.vector_norm(self._flat.gradient))
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"a finite {name} at step {number} of {self.num_steps}",
+                    got=str(value),
+                    mend="Lower trainer.learning_rate; no checkpoint was written.",
+                )
+        self._flat.gradient.mul_(min(1.0, self._settings.max_grad_norm / (norm + 1e-6)))
+        return norm
+
+
+def learning_rate(step: int, *, num_steps: int, settings: TrainerSettings) -> float:
+    """Rate of ``step`` (1 to ``num_steps``): a linear rise to the peak, then a cosine towards 0."""
+    warmup = round(settings.warmup_share * num_steps)
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    progress = (step - warmup - 1) / max(1, num_steps - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _metrics(sums: Tensor, weight: float) -> dict[str, float]:
+    """Weighted means of what the step held; a term without examples is left out."""
+    values = sums.tolist()
+    metrics: dict[str, float] = {MetricName.LOSS.value: values[Stat.LOSS] / weight}
+    for name, stat, divisor in (
+        (MetricName.LOSS_DPO, Stat.DPO, Stat.PAIR_WEIGHT),
+        (MetricName.REWARD_MARGIN, Stat.MARGIN, Stat.PAIR_WEIGHT),
+        (MetricName.LOSS_NLL, Stat.NLL, Stat.NLL_WEIGHT),
+        (MetricName.LOSS_KTO, Stat.KTO, Stat.KTO_WEIGHT),
+        (MetricName.LOSS_REPLAY, Stat.REPLAY, Stat.REPLAY_WEIGHT),
+        (MetricName.KL_REPLAY, Stat.KL, Stat.REPLAY_WEIGHT),
+    ):
+        if values[divisor] > 0:
+            metrics[name.value] = values[stat] / values[divisor]
+    return metrics

@@ -1,0 +1,128 @@
+"""Replay: what an update rehearses so that it does not forget (Rolnick et al. 2018, CLEAR).
+
+Two pools: the user's anchor prompts from a JSONL file, and completions that earlier feedback showed
+to be good. ``sample_replay`` draws from a pool; the same seed always draws the same sample.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tacit.contracts import (
+    Correction,
+    Outcome,
+    Preference,
+    Rating,
+    ReplayExample,
+    ScreenedEvent,
+)
+from tacit.errors import ConfigError, InvalidInputError
+
+
+def load_anchor(path: Path) -> list[ReplayExample]:
+    """Anchor prompts: one ``{"prompt": str | messages, "completion": str}`` a line.
+
+    Raises InvalidInputError naming file and line, ConfigError if the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "a readable UTF-8 JSONL file of anchor prompts",
+            got=f"{path}: {error}",
+            mend="Set trainer.replay.anchor_path to such a file, or leave it out.",
+        ) from error
+    return [
+        _anchor_example(line, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def _anchor_example(line: str, place: str) -> ReplayExample:
+    expected = '{"prompt": str | messages, "completion": str} at ' + place
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(expected, got=f"no JSON: {error}") from error
+    if not isinstance(row, dict) or set(row) != {"prompt", "completion"}:
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise InvalidInputError(expected, got=str(got))
+    prompt = row["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    try:
+        return ReplayExample.model_validate(
+            {"prompt": messages, "completion": row["completion"], "origin": "anchor"}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(expected, got=f"{where}: {first['msg']}") from error
+
+
+def num_replay(num_events: int, share: float) -> int:
+    """How many replay examples make ``share`` of all examples beside ``num_events`` events.
+
+    r / (r + n) = share gives r = share / (1 - share) * n. Raises ConfigError for a share of 1.
+    """
+    if share >= 1:
+        raise ConfigError(
+            "trainer.replay.share below 1",
+            got=str(share),
+            mend="A share of 1 would leave no room for feedback; 0.1 is the default.",
+        )
+    return round(share / (1 - share) * num_events)
+
+
+def sample_replay(
+    pool: Sequence[ReplayExample], *, num_events: int, share: float, seed: int
+) -> list[ReplayExample]:
+    """A sample of ``pool`` that makes ``share`` of all examples; empty for an empty pool.
+
+    Without replacement while the pool is large enough; a smaller pool is used up whole, then again.
+    The sample depends only on the pool's content, ``num_events``, ``share`` and ``seed``.
+    """
+    wanted = num_replay(num_events, share)
+    if not pool or not wanted:
+        return []
+    generator = random.Random(seed)
+    # Sorting first makes the sample independent of the order the pool was read in.
+    ordered = sorted(pool, key=lambda example: example.digest())
+    if wanted <= len(ordered):
+        return generator.sample(ordered, wanted)
+    return [*ordered, *generator.choices(ordered, k=wanted - len(ordered))]
+
+
+def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:
+    """Completions that feedback of earlier batches showed to be good, in the order of ``events``.
+
+    Corrected texts, chosen texts, and answers with a positive outcome or rating.
+    """
+    examples = []
+    for event in events:
+        completion = _good_completion(event)
+        if completion is not None and event.weight > 0:
+            examples.append(
+                ReplayExample(
+                    prompt=event.interaction.prompt, completion=completion, origin="accepted"
+                )
+            )
+    return examples
+
+
+def _good_completion(event: ScreenedEvent) -> str | None:
+    match event.event.feedback:
+        case Correction(completion=completion):
+            return completion
+        case Preference(chosen=chosen):
+            return chosen
+        case Outcome(value=value) if float(value) > 0:
+            return event.interaction.completion
+        case Rating() as rating if rating.normalized() > 0:
+            return event.interaction.completion
+        case _:
+            return None

@@ -1,0 +1,80 @@
+"""One worker's side of updates: what runs inside a Ray actor, and in tests without Ray.
+
+Input: an UpdateJob. Output: StepMetrics as they happen and the digest of the new checkpoint, which
+rank 0 writes. The base model stays loaded between jobs.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tacit.checkpoints import CheckpointStore
+from tacit.config import TrainerSettings
+from tacit.contracts import Digest, ReplayExample, ScreenedEvent
+from trainer.checkpoint import PolicyOpener, save_policy
+from trainer.collective import Collective, join
+from trainer.examples import build_examples
+from trainer.optimize import Optimization
+from trainer.progress import StepMetrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UpdateJob:
+    """All that an update is a function of, beside world size and library versions."""
+
+    parent: Digest
+    events: tuple[ScreenedEvent, ...]
+    replay: tuple[ReplayExample, ...]
+    settings: TrainerSettings
+
+
+class TrainingSession:
+    """Keeps a base model warm and runs one job after another."""
+
+    def __init__(
+        self, store: CheckpointStore, *, num_threads: int = 1, device: str = "cpu"
+    ) -> None:
+        torch.set_num_threads(num_threads)
+        if device == "cpu":
+            torch.use_deterministic_algorithms(True)
+            # Reading uninitialized memory is not what makes kernels here differ; filling costs time.
+            setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+        self._store = store
+        self._device = device
+        self._opener = PolicyOpener(store, device=device)
+        self._group = Collective()
+
+    def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> None:
+        """Enter a data-parallel group that meets at ``address``."""
+        self._group = join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
+
+    def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
+        """Train; yields StepMetrics, and on rank 0 the new checkpoint's digest last.
+
+        Raises TrainingError, and NotFoundError or IntegrityError for a bad parent. Nothing is
+        written in that case.
+        """
+        try:
+            yield from self._update(job)
+        except BaseException:
+            self._opener.forget()
+            raise
+
+    def _update(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
+        if job.settings.method != "mixed":
+            from trainer.methods import run_method
+
+            yield from run_method(job, store=self._store, device=self._device)
+            return
+        policy = self._opener.open(job.parent, job.settings)
+        examples = build_examples(
+            policy.tokenizer, job.events, job.replay, max_length=job.settings.max_length
+        )
+        yield from Optimization(policy, examples, settings=job.settings, group=self._group).run()
+        if self._group.rank == 0:
+            yield save_policy(self._store, policy, parent=job.parent)
+        self._opener.close(policy)

@@ -1,0 +1,103 @@
+"""Sealed batches and candidates in the database. What is added is never changed."""
+
+import json
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tacit.contracts import PolicyCandidate, ReplayExample, SealedBatch, short
+from tacit.database import Database
+from tacit.errors import ConflictError, NotFoundError
+from trainer.seal import verify_replay
+from trainer.tables import BatchRow, CandidateRow
+
+
+class BatchStore:
+    """Batch manifests with the replay examples they name."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(self, session: Session, batch: SealedBatch, replay: list[ReplayExample]) -> None:
+        """Keep a batch; adding the same again changes nothing.
+
+        Raises IntegrityError if ``replay`` is not what the batch names, ConflictError if another
+        batch has the same short id.
+        """
+        verify_replay(batch, replay)
+        known = session.get(BatchRow, batch.batch_id)
+        if known is not None:
+            _check_same("batch", batch.batch_id, known.digest, batch.digest())
+            return
+        session.add(
+            BatchRow(
+                batch_id=batch.batch_id,
+                policy=batch.policy,
+                digest=batch.digest(),
+                payload=batch.model_dump_json(),
+                replay=json.dumps([example.model_dump(mode="json") for example in replay]),
+                created_at=batch.sealed_at,
+            )
+        )
+        session.flush()
+
+    def get(self, batch_id: str) -> tuple[SealedBatch, list[ReplayExample]]:
+        """A batch and its replay examples in order. Raises NotFoundError, IntegrityError."""
+        with self._db.reader() as session:
+            row = session.get(BatchRow, batch_id)
+        if row is None:
+            raise NotFoundError("a sealed batch", got=batch_id)
+        batch = SealedBatch.model_validate_json(row.payload)
+        replay = [ReplayExample.model_validate(raw) for raw in json.loads(row.replay)]
+        verify_replay(batch, replay)
+        return batch, replay
+
+
+class CandidateStore:
+    """Candidates of all policy lines."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(self, session: Session, candidate: PolicyCandidate) -> None:
+        """Keep a candidate; adding the same again changes nothing. Raises ConflictError."""
+        known = session.get(CandidateRow, candidate.candidate_id)
+        if known is not None:
+            _check_same("candidate", candidate.candidate_id, known.digest, candidate.digest())
+            return
+        session.add(
+            CandidateRow(
+                candidate_id=candidate.candidate_id,
+                policy=candidate.policy,
+                digest=candidate.digest(),
+                weights=candidate.weights,
+                batch_id=f"b-{short(candidate.batch_digest)}",
+                payload=candidate.model_dump_json(),
+                created_at=candidate.created_at,
+            )
+        )
+        session.flush()
+
+    def get(self, candidate_id: str) -> PolicyCandidate:
+        """One candidate. Raises NotFoundError."""
+        with self._db.reader() as session:
+            row = session.get(CandidateRow, candidate_id)
+        if row is None:
+            raise NotFoundError("a candidate", got=candidate_id)
+        return PolicyCandidate.model_validate_json(row.payload)
+
+    def all(self, policy: str) -> list[PolicyCandidate]:
+        """All candidates of a policy line, newest first."""
+        query = (
+            select(CandidateRow)
+            .where(CandidateRow.policy == policy)
+            .order_by(CandidateRow.created_at.desc(), CandidateRow.candidate_id)
+        )
+        with self._db.reader() as session:
+            rows = session.scalars(query).all()
+        return [PolicyCandidate.model_validate_json(row.payload) for row in rows]
+
+
+def _check_same(what: str, short_id: str, known: str, digest: str) -> None:
+    if known != digest:
+        raise ConflictError(f"{what} {short_id} with digest {known}", got=digest)

@@ -1,0 +1,175 @@
+"""The warm group of Ray actors that runs updates.
+
+Starting a job costs ten seconds and more, a call to a warm actor milliseconds, so the actors stay,
+each with the base model loaded. Rank 0 streams StepMetrics while it trains.
+"""
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from tacit.checkpoints import CheckpointStore
+from tacit.contracts import Digest
+from tacit.errors import PlacementError, TacitError, TrainingError
+from trainer.placement import Request, place
+from trainer.progress import StepMetrics
+
+if TYPE_CHECKING:
+    from trainer.session import UpdateJob
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+"""For actors that have a place to import torch and to meet; imports take seconds on a busy CPU."""
+SETTLE_TIMEOUT_S = 30.0
+"""How long the other workers get to end after one has failed."""
+
+
+class WorkerLostError(Exception):
+    """A worker died, or the group came apart because of it; the update can start again."""
+
+
+class PolicyWorker:
+    """The actor: a TrainingSession behind Ray. torch is imported in the actor's process only."""
+
+    def __init__(self, store: CheckpointStore, *, num_threads: int, device: str) -> None:
+        from trainer.session import TrainingSession
+
+        self._session = TrainingSession(store, num_threads=num_threads, device=device)
+
+    def meeting_point(self) -> str:
+        """``host:port`` on this node where a group can meet."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+            return f"{host}:{probe.getsockname()[1]}"
+
+    def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> None:
+        """Enter the data-parallel group."""
+        self._session.join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
+
+    def lead(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
+        """Run a job as rank 0, streaming."""
+        yield from self._session.run(job)
+
+    def follow(self, job: "UpdateJob") -> None:
+        """Run a job as any other rank."""
+        for _ in self._session.run(job):
+            pass
+
+
+class WorkerGroup:
+    """As many actors as were asked for, joined into one data-parallel group."""
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        request: Request,
+        *,
+        placement_timeout_s: float,
+    ) -> None:
+        """Place, start and join the actors.
+
+        Raises PlacementError when there is no room or the actors do not come up in time.
+        """
+        self.world_size = request.num_workers
+        self.workers: list[Any] = []
+        started = time.monotonic()
+        self._placement = place(request, timeout_s=placement_timeout_s)
+        try:
+            self._start(CheckpointStore(store.root.resolve()), request)
+        except BaseException:
+            self.stop()
+            raise
+        logger.info("%d workers ready in %.1f s", self.world_size, time.monotonic() - started)
+
+    def _start(self, store: CheckpointStore, request: Request) -> None:
+        actor = ray.remote(PolicyWorker)
+        for index in range(self.world_size):
+            strategy = PlacementGroupSchedulingStrategy(
+                self._placement, placement_group_bundle_index=index
+            )
+            options = actor.options(
+                num_cpus=request.cpus_per_worker,
+                num_gpus=request.gpus_per_worker,
+                scheduling_strategy=strategy,
+            )
+            worker = options.remote(
+                store,
+                num_threads=max(1, int(request.cpus_per_worker)),
+                device="cuda" if request.gpus_per_worker else "cpu",
+            )
+            self.workers.append(worker)
+        self._join()
+
+    def _join(self) -> None:
+        try:
+            address = ray.get(self.workers[0].meeting_point.remote(), timeout=START_TIMEOUT_S)
+            joins = [
+                worker.join.remote(
+                    rank=rank,
+                    world_size=self.world_size,
+                    address=address,
+                    timeout_s=START_TIMEOUT_S,
+                )
+                for rank, worker in enumerate(self.workers)
+            ]
+            ray.get(joins, timeout=START_TIMEOUT_S)
+        except (RayError, GetTimeoutError) as error:
+            raise PlacementError(
+                f"{self.world_size} workers to start and to find each other within "
+                f"{START_TIMEOUT_S:g} s",
+                got=f"{type(error).__name__}: {error}",
+                mend="See the worker logs in Ray's session folder.",
+            ) from error
+
+    def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
+        """Run a job on all workers: StepMetrics while it trains, the checkpoint's digest last.
+
+        Raises WorkerLostError when a worker died, otherwise the error of the worker.
+        """
+        shared = ray.put(job)
+        stream = self.workers[0].lead.options(num_returns="streaming").remote(shared)
+        others = [worker.follow.remote(shared) for worker in self.workers[1:]]
+        try:
+            for reference in stream:
+                yield ray.get(reference)
+            ray.get(others)
+        except RayError as error:
+            raise self._explain(error, others) from error
+
+    def _explain(self, error: RayError, others: list[Any]) -> Exception:
+        if isinstance(error, RayActorError) or self._any_lost(others):
+            return WorkerLostError(str(error))
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, TacitError):
+            return cause
+        return TrainingError("an update without errors", got=f"{type(cause).__name__}: {cause}")
+
+    def _any_lost(self, others: list[Any]) -> bool:
+        """Whether a worker is dead; the survivors only see their connection close."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        for reference in [*others, *(w.meeting_point.remote() for w in self.workers)]:
+            try:
+                ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
+            except (ActorDiedError, RayActorError, GetTimeoutError):
+                return True
+            except RayError:
+                continue
+        return False
+
+    def stop(self) -> None:
+        """Kill the actors and give their room back."""
+        for worker in self.workers:
+            with contextlib.suppress(RayError):
+                ray.kill(worker)
+        self.workers = []
+        remove_placement_group(self._placement)
