@@ -146,8 +146,12 @@ class _Audit:
     def take(self, entry: LedgerEntry) -> None:
         if entry.sequence > self.expected:
             last = entry.sequence - 1
-            span = f"entry {last} is" if last == self.expected else f"{self.expected} to {last} are"
-            self.problems.append(f"{span} missing")
+            one = last == self.expected
+            self.problems.append(
+                f"entry {last} is missing"
+                if one
+                else f"entries {self.expected} to {last} are missing"
+            )
             self._in_step = False
         self.num_entries += 1
         self.expected = entry.sequence + 1

@@ -328,8 +328,8 @@ def _require_about(verdict: GateVerdict, candidate: PolicyCandidate) -> None:
 
 
 def _require_text(*, by: str, reason: str) -> None:
-    if not by.strip():
-        raise InvalidInputError("the name of who decides", got="nothing")
+    if not by.strip() or by == GATE:
+        raise InvalidInputError("the name of a person who decides", got=repr(by))
     if len(reason) > MAX_REASON_LENGTH or "\x00" in reason:
         raise InvalidInputError(
             f"a reason of at most {MAX_REASON_LENGTH} characters without NUL",
