@@ -129,6 +129,17 @@ class KeyStore:
             raise NotAuthenticatedError("a key in force", got=f"{row.name}, which was revoked")
         return _principal(row)
 
+    def holder(self, key_id: str) -> Principal:
+        """Who holds the key with this id, for a login that outlives one request.
+
+        Raises NotAuthenticatedError if the key is unknown or was revoked since.
+        """
+        with self._database.reader() as session:
+            row = session.get(ApiKeyRow, key_id)
+        if row is None or row.revoked_at is not None:
+            raise NotAuthenticatedError("a key in force", got="one that was revoked or is unknown")
+        return _principal(row)
+
     def revoke(self, name: str) -> None:
         """Take a key out of force; its name becomes free. Raises NotFoundError."""
         with self._database.session() as session:
@@ -147,6 +158,11 @@ class KeyStore:
                 select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None)).order_by(ApiKeyRow.name)
             )
             return [_principal(row) for row in rows]
+
+
+def key_id_of(key: str) -> str:
+    """The public part of a key's text, under which its row is found."""
+    return key.split(".")[1]
 
 
 def _principal(row: ApiKeyRow) -> Principal:
