@@ -1,11 +1,12 @@
 """Sealed batches and candidates in the database. What is added is never changed."""
 
 import json
+from collections.abc import Iterator
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tacit.contracts import PolicyCandidate, ReplayExample, SealedBatch, short
+from tacit.contracts import Digest, PolicyCandidate, ReplayExample, SealedBatch, short
 from tacit.database import Database
 from tacit.errors import ConflictError, NotFoundError
 from trainer.seal import verify_replay
@@ -96,6 +97,21 @@ class CandidateStore:
         with self._db.reader() as session:
             rows = session.scalars(query).all()
         return [PolicyCandidate.model_validate_json(row.payload) for row in rows]
+
+    def lineage(self, weights: Digest) -> list[PolicyCandidate]:
+        """The candidates that lead to ``weights``, newest first; empty for a first release."""
+        with self._db.reader() as session:
+            return list(_walk(session, weights))
+
+
+def _walk(session: Session, weights: Digest) -> Iterator[PolicyCandidate]:
+    while True:
+        row = session.scalar(select(CandidateRow).where(CandidateRow.weights == weights).limit(1))
+        if row is None:
+            return
+        candidate = PolicyCandidate.model_validate_json(row.payload)
+        yield candidate
+        weights = candidate.parent
 
 
 def _check_same(what: str, short_id: str, known: str, digest: str) -> None:

@@ -1,0 +1,174 @@
+"""EventStore: the screened events, which batch trains on which, and what stands aside.
+
+Methods that take a session run inside the caller's transaction, so that the loop can seal a batch
+and assign its events in one.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy.orm import Session
+
+from collector.pending import TEACHING_KINDS
+from collector.tables import EventRow, ReceiptRow, StreamPositionRow
+from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, ScreenedEvent
+from tacit.database import Database
+from tacit.errors import ConflictError
+
+TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating")
+_CHUNK = 500
+
+
+class EventStore:
+    """Reads and assigns screened events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count_trainable(self, policy: str) -> int:
+        """How many events ``take`` could give."""
+        with self._database.reader() as session:
+            query = select(func.count()).select_from(EventRow).where(_trainable(policy))
+            return session.scalar(query) or 0
+
+    def take(self, session: Session, policy: str, *, limit: int) -> list[ScreenedEvent]:
+        """The oldest accepted events in no batch yet, in order of screening."""
+        query = select(EventRow).where(_trainable(policy)).order_by(EventRow.sequence).limit(limit)
+        return [screened(row) for row in session.scalars(query)]
+
+    def assign(self, session: Session, event_keys: Sequence[str], *, batch_id: str) -> None:
+        """Give events to the one batch that trains on them.
+
+        Raises ConflictError, and assigns none, if any is in a batch or no longer accepted.
+        """
+        num_assigned = 0
+        for start in range(0, len(event_keys), _CHUNK):
+            free = and_(
+                EventRow.event_key.in_(event_keys[start : start + _CHUNK]),
+                EventRow.status == EventStatus.ACCEPTED,
+                EventRow.batch_id.is_(None),
+            )
+            done = session.execute(update(EventRow).where(free).values(batch_id=batch_id))
+            num_assigned += done.rowcount  # type: ignore[attr-defined]
+        if num_assigned != len(event_keys):
+            raise ConflictError(
+                f"{len(event_keys)} accepted events in no batch",
+                got=f"{num_assigned}",
+                mend="Take the events again in this transaction.",
+            )
+
+    def release_batch(self, session: Session, batch_id: str) -> None:
+        """Give the events of a batch that never became a candidate back to the next one."""
+        accepted = and_(EventRow.batch_id == batch_id, EventRow.status == EventStatus.ACCEPTED)
+        session.execute(update(EventRow).where(accepted).values(batch_id=None))
+
+    def set_aside(self, session: Session, batch_ids: Sequence[str], *, reason: str) -> int:
+        """Quarantine the events of batches whose candidate was rejected or rolled back."""
+        accepted = and_(EventRow.batch_id.in_(batch_ids), EventRow.status == EventStatus.ACCEPTED)
+        values = {"status": EventStatus.QUARANTINED.value, "reason": reason}
+        done = session.execute(update(EventRow).where(accepted).values(values))
+        return int(done.rowcount)  # type: ignore[attr-defined]
+
+    def watermark(self, session: Session) -> dict[str, int]:
+        """Last offset screened of each ``topic/partition``."""
+        rows = session.scalars(select(StreamPositionRow).order_by(StreamPositionRow.topic))
+        return {f"{row.topic}/{row.partition}": row.next_offset - 1 for row in rows}
+
+    def events_of(self, batch_id: str) -> list[ScreenedEvent]:
+        """Events of a batch in order of screening, those set aside since among them."""
+        return self._select(EventRow.batch_id == batch_id, newest_first=False)
+
+    def learned(
+        self, policy: str, *, limit: int, batch_ids: Sequence[str] | None = None
+    ) -> list[ScreenedEvent]:
+        """Accepted events in ``batch_ids`` (those promoted), or in any batch; newest first."""
+        in_batch = (
+            EventRow.batch_id.is_not(None)
+            if batch_ids is None
+            else EventRow.batch_id.in_(batch_ids)
+        )
+        accepted = and_(
+            EventRow.policy == policy, EventRow.status == EventStatus.ACCEPTED, in_batch
+        )
+        return self._select(accepted, limit=limit)
+
+    def holdout(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
+        """Held-out corrections and preferences, newest first: what a suite can be made of."""
+        held_out = and_(
+            EventRow.policy == policy,
+            EventRow.status == EventStatus.HOLDOUT,
+            EventRow.kind.in_(TEACHING_KINDS),
+        )
+        return self._select(held_out, limit=limit)
+
+    def counts(self, policy: str, *, source: str | None = None) -> dict[EventStatus, int]:
+        """Number of events by status, of one source or of all; every status is there."""
+        counts = dict.fromkeys(EventStatus, 0)
+        query = select(EventRow.status, func.count()).where(_line(policy, source))
+        with self._database.reader() as session:
+            for status, count in session.execute(query.group_by(EventRow.status)):
+                counts[EventStatus(status)] = count
+        return counts
+
+    def reasons(self, policy: str, *, source: str | None = None) -> dict[str, int]:
+        """Number of quarantined events by reason, of one source or of all."""
+        quarantined = and_(_line(policy, source), EventRow.status == EventStatus.QUARANTINED)
+        query = select(EventRow.reason, func.count()).where(quarantined).group_by(EventRow.reason)
+        with self._database.reader() as session:
+            return {reason or "": count for reason, count in session.execute(query)}
+
+    def find(self, source: str | None, event_id: str) -> EventRow | None:
+        """The row of an event; without ``source`` that of any source, which takes a scan."""
+        with self._database.reader() as session:
+            if source is not None:
+                return session.get(EventRow, f"{source}/{event_id}")
+            named = EventRow.event_key.endswith(f"/{event_id}", autoescape=True)
+            return session.scalar(select(EventRow).where(named).limit(1))
+
+    def is_acknowledged(self, source: str | None, event_id: str) -> bool:
+        """Whether the API answered an event with 2xx."""
+        named = (
+            ReceiptRow.event_key == f"{source}/{event_id}"
+            if source is not None
+            else ReceiptRow.event_key.endswith(f"/{event_id}", autoescape=True)
+        )
+        with self._database.reader() as session:
+            return session.scalar(select(ReceiptRow.event_key).where(named).limit(1)) is not None
+
+    def _select(
+        self,
+        condition: ColumnElement[bool],
+        *,
+        limit: int | None = None,
+        newest_first: bool = True,
+    ) -> list[ScreenedEvent]:
+        order = EventRow.sequence.desc() if newest_first else EventRow.sequence
+        with self._database.reader() as session:
+            rows = session.scalars(select(EventRow).where(condition).order_by(order).limit(limit))
+            return [screened(row) for row in rows]
+
+
+def screened(row: EventRow) -> ScreenedEvent:
+    """The contract of a row that was joined to its interaction."""
+    return ScreenedEvent(
+        event_key=row.event_key,
+        policy=row.policy,
+        event=FeedbackEvent.model_validate_json(row.payload),
+        interaction=InlineInteraction.model_validate_json(row.interaction or "null"),
+        weight=row.weight,
+        cluster=row.cluster,
+    )
+
+
+def _line(policy: str, source: str | None) -> ColumnElement[bool]:
+    of_policy = EventRow.policy == policy
+    return of_policy if source is None else and_(of_policy, EventRow.source == source)
+
+
+def _trainable(policy: str) -> ColumnElement[bool]:
+    return and_(
+        EventRow.policy == policy,
+        EventRow.status == EventStatus.ACCEPTED,
+        EventRow.batch_id.is_(None),
+        EventRow.kind.in_(TRAINABLE_KINDS),
+    )
