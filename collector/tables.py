@@ -1,9 +1,12 @@
 """Tables of the collector: receipts, events, interactions, positions, dead letters."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, Index, LargeBinary, String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from tacit.database import Base
 
@@ -42,6 +45,7 @@ class EventRow(Base):
     interaction: Mapped[str | None] = mapped_column(Text)
     """InlineInteraction the event is about, JSON; None while held."""
     interaction_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    episode_id: Mapped[str | None] = mapped_column(String(128), index=True)
     occurred_at: Mapped[datetime]
     received_at: Mapped[datetime]
     sequence: Mapped[int] = mapped_column(BigInteger, index=True)
@@ -85,3 +89,10 @@ class DeadLetterRow(Base):
     reason: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(Text)
     occurred_at: Mapped[datetime]
+
+
+def insert_missing(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert ``rows``, leaving out those whose primary key is there already."""
+    dialect = session.get_bind().dialect.name
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    session.execute(insert(table).on_conflict_do_nothing(), rows)

@@ -184,6 +184,17 @@ class DeploySettings(Section):
     """How often serving looks for a newer release."""
     swap_timeout_s: Positive = 60.0
     """How long a promotion waits for serving to load the release."""
+    device: str = "auto"
+    """Where the policy runs: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU if there is one."""
+    default_temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Temperature of requests that name none; 1 as in OpenAI's API, 0 is greedy."""
+    max_choices: Count = 16
+    """Upper limit of ``n`` in a request."""
+    max_request_bytes: Count = 4 * 1024 * 1024
+    refusal_retry_s: Positive = 30.0
+    """How long until a release that was refused is tried again."""
+    heartbeat_s: Positive = 2.0
+    """How often a replica writes what it serves."""
 
 
 class TrackingSettings(Section):

@@ -36,7 +36,8 @@ class Stream(Protocol):
         """Up to ``limit`` records from ``positions`` (partition to next offset) on.
 
         A partition without a position is read from its beginning. Records of one partition come
-        in order of offset. Returns as soon as there are any, or none after ``timeout_s`` seconds.
+        in order of offset. Returns as soon as there are any, or none after ``timeout_s`` seconds;
+        what was appended before the call is found with a ``timeout_s`` of 0 too.
         Raises UnavailableError.
         """
         ...

@@ -20,6 +20,8 @@ from tacit.errors import TooLargeError, UnavailableError
 
 _RECORD_OVERHEAD_BYTES = 512
 _PARTITION_REFRESH_S = 30.0
+_CATCH_UP_S = 10.0
+_POLL_MS = 100
 
 
 class KafkaStream:
@@ -189,7 +191,7 @@ class _TopicReader:
         self._assign()
         for partition in self._next:
             self._seek(partition, positions.get(partition, 0))
-        polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
+        polled = self._poll(limit=limit, timeout_s=timeout_s)
         records = [
             StreamRecord(
                 r.topic,
@@ -204,6 +206,19 @@ class _TopicReader:
         for record in records:
             self._next[record.partition] = record.offset + 1
         return records
+
+    def _poll(self, *, limit: int, timeout_s: float) -> dict[Any, list[Any]]:
+        polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
+        give_up_at = time.monotonic() + _CATCH_UP_S
+        # A fetch takes a round trip, so one poll finding nothing does not mean there is nothing.
+        while not polled and self._is_behind() and time.monotonic() < give_up_at:
+            polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=limit)
+        return dict(polled)
+
+    def _is_behind(self) -> bool:
+        partitions = self._consumer.assignment()
+        ends = self._consumer.end_offsets(partitions) if partitions else {}
+        return any(self._consumer.position(place) < end for place, end in ends.items())
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)

@@ -133,6 +133,7 @@ def upgrade() -> None:
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("interaction", sa.Text(), nullable=True),
         sa.Column("interaction_id", sa.String(length=128), nullable=True),
+        sa.Column("episode_id", sa.String(length=128), nullable=True),
         sa.Column("occurred_at", tacit.database.UtcDateTime(timezone=True), nullable=False),
         sa.Column("received_at", tacit.database.UtcDateTime(timezone=True), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
@@ -142,6 +143,7 @@ def upgrade() -> None:
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_events_batch_id"), ["batch_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_events_cluster"), ["cluster"], unique=False)
+        batch_op.create_index(batch_op.f("ix_events_episode_id"), ["episode_id"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_events_interaction_id"), ["interaction_id"], unique=False
         )
@@ -284,6 +286,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_sequence"))
         batch_op.drop_index("ix_events_ready")
         batch_op.drop_index(batch_op.f("ix_events_interaction_id"))
+        batch_op.drop_index(batch_op.f("ix_events_episode_id"))
         batch_op.drop_index(batch_op.f("ix_events_cluster"))
         batch_op.drop_index(batch_op.f("ix_events_batch_id"))
 
