@@ -2,13 +2,20 @@
 
 import json
 import shutil
+import socket
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from deploy.release import ReleaseDesk
@@ -151,3 +158,27 @@ class Line:
 def line(database: Database, store: CheckpointStore, folder: Path) -> Line:
     """A line with a key of its own in ``folder``."""
     return Line(database, store, Signer.load_or_create(folder / "keys"))
+
+
+def until(holds: Callable[[], Any], *, timeout_s: float = 60.0) -> None:
+    """Wait for something another thread brings about."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.005)
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """A real server on a port of its own; gives its URL."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        until(lambda: server.started or not thread.is_alive())
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

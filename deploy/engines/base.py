@@ -1,0 +1,110 @@
+"""What an engine is: it holds one policy at a time, answers requests and swaps without a pause.
+
+Engines are blocking and thread-safe; the server calls them from threads and waits on futures. A
+request is bound to the policy that serves when it is submitted and never sees another.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from tacit.contracts import Digest, Message, SamplingParameters
+from tacit.errors import InvalidInputError, UnavailableError
+
+FinishReason = Literal["stop", "length"]
+
+
+class QueueFullError(UnavailableError):
+    """As many requests wait as may; trying again in a moment is right."""
+
+    status = 429
+
+
+class ContextLengthError(InvalidInputError):
+    """Prompt and completion together are longer than the policy can read."""
+
+
+class Delta(NamedTuple):
+    """What one step added to an answer. ``text`` may be empty while it is held back."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    pieces: tuple[str, ...]
+    """Text of each token, empty unless asked for."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One completion to sample."""
+
+    prompt: tuple[Message, ...]
+    sampling: SamplingParameters
+    """Temperature 0 is greedy."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these strings."""
+    fit_context: bool = False
+    """Shorten ``max_tokens`` to what the context leaves, rather than refuse."""
+    with_pieces: bool = False
+    """Whether the text of each single token is wanted."""
+    on_delta: Callable[[Delta], None] | None = None
+    """Called on the engine's thread after each step; must return at once."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural-log probability of each token under the distribution it was drawn from: after
+    temperature and top-p, or for a greedy answer that of the untempered policy."""
+    pieces: tuple[str, ...]
+    prompt_tokens: int
+    finish_reason: FinishReason
+    weights: Digest
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A submitted request."""
+
+    weights: Digest
+    """Checkpoint that answers it, whatever is swapped in meanwhile."""
+    future: "Future[Generation]"
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def abandon(self) -> None:
+        """Nobody waits any more: stop generating at the next token."""
+        self.abandoned.set()
+        self.future.cancel()
+
+
+class Engine(Protocol):
+    """Generates with one policy and swaps it for another while requests are in flight."""
+
+    @property
+    def weights(self) -> Digest | None:
+        """Checkpoint that new requests are bound to; None before the first load."""
+
+    def start(self) -> None:
+        """Begin to answer."""
+
+    def load(self, weights: Digest) -> None:
+        """Load a checkpoint, warm it up and bind new requests to it. Blocks; call from a thread.
+
+        Requests submitted before keep the policy they have. The caller has verified the weights.
+        """
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
+        """Queue requests, all bound to one policy.
+
+        Tokenizes, so call it from a thread. Raises UnavailableError without a policy,
+        QueueFullError, ContextLengthError.
+        """
+
+    def close(self) -> None:
+        """Stop; what still waits fails with UnavailableError."""

@@ -1,0 +1,180 @@
+"""The OpenAI-compatible server of one policy line.
+
+In: chat completion requests with an API key of scope ``send``. Out: answers that name the policy
+version that gave them; their ``id`` is the interaction id that feedback refers to. What it serves
+is decided by ``deploy/watch.py`` alone, and only from releases that verify.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from deploy.chat import Asker, Record, Recorder, Step, stream, submit, wait
+from deploy.engines.base import Engine
+from deploy.engines.transformers import TransformersEngine
+from deploy.openai_format import (
+    chat_completion,
+    install_openai_errors,
+    model_entry,
+    policy_version,
+)
+from deploy.openai_requests import parse_chat_request
+from deploy.watch import ReleaseWatcher
+from tacit.checkpoints import CheckpointStore
+from tacit.config import Settings
+from tacit.contracts import Digest
+from tacit.database import Database
+from tacit.errors import NotFoundError, TooLargeError
+from tacit.http import bearer_principal
+from tacit.keys import KeyStore, Principal, Scope
+from tacit.signing import Verifier
+
+VERSION_HEADER = "X-Tacit-Policy-Version"
+RECORD_HEADER = "X-Tacit-Record"
+SOURCE_HEADER = "X-Tacit-Source"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def create_app(
+    settings: Settings,
+    *,
+    db: Database,
+    store: CheckpointStore,
+    verifier: Verifier,
+    keys: KeyStore,
+    record: Record,
+    engine: Engine | None = None,
+) -> FastAPI:
+    """The server as an ASGI application; engine and watcher run while its lifespan does.
+
+    ``record`` is called with each interaction on a thread of its own. ``engine`` is the embedded
+    one unless another is passed in.
+    """
+    engine = engine or TransformersEngine(
+        store,
+        max_batch_size=settings.deploy.max_batch_size,
+        max_queue=settings.deploy.max_queue,
+        device=settings.deploy.device,
+    )
+    watcher = ReleaseWatcher(settings, db=db, engine=engine, store=store, verifier=verifier)
+    recorder = Recorder(record, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        watcher.start()
+        yield
+        await run_in_threadpool(watcher.close)
+        await run_in_threadpool(engine.close)
+        await run_in_threadpool(recorder.close)
+
+    app = FastAPI(title="Tacit serving", lifespan=lifespan)
+    install_openai_errors(app)
+    _add_chat(app, settings, engine=engine, keys=keys, recorder=recorder)
+    _add_models(app, settings, watcher=watcher, keys=keys)
+    _add_health(app, settings, watcher=watcher)
+    return app
+
+
+def _add_chat(
+    app: FastAPI, settings: Settings, *, engine: Engine, keys: KeyStore, recorder: Recorder
+) -> None:
+    @app.post("/v1/chat/completions")
+    async def create_chat_completion(request: Request) -> Response:
+        """Answer a chat completion request, whole or as server-sent events."""
+        principal = await run_in_threadpool(_sender, keys, request, settings)
+        body = await _read_body(request, settings.deploy.max_request_bytes)
+        asked = parse_chat_request(body, settings)
+        asker = _asker(principal, request)
+        steps: asyncio.Queue[Step] | None = asyncio.Queue() if asked.stream else None
+        chat = await submit(engine, asked, asker, settings=settings, steps=steps)
+        headers = {VERSION_HEADER: policy_version(settings.policy, chat.weights)}
+        if steps is not None:
+            events = stream(chat, steps, recorder=recorder)
+            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        generations = await wait(chat)
+        recorder.record(chat, generations)
+        answer = chat_completion(chat.head, generations, with_logprobs=asked.logprobs)
+        return JSONResponse(answer, headers=headers)
+
+
+def _add_models(
+    app: FastAPI, settings: Settings, *, watcher: ReleaseWatcher, keys: KeyStore
+) -> None:
+    def entries(request: Request) -> list[dict[str, Any]]:
+        _sender(keys, request, settings)
+        release = watcher.serving
+        if release is None:
+            return []
+        names = (settings.policy, policy_version(settings.policy, release.weights))
+        created = int(release.released_at.timestamp())
+        return [model_entry(name, created=created) for name in names]
+
+    @app.get("/v1/models")
+    def list_models(request: Request) -> dict[str, Any]:
+        """The policy line, and the version of it that serves now."""
+        return {"object": "list", "data": entries(request)}
+
+    @app.get("/v1/models/{model_id}")
+    def retrieve_model(model_id: str, request: Request) -> dict[str, Any]:
+        """One of them."""
+        for entry in entries(request):
+            if entry["id"] == model_id:
+                return entry
+        raise NotFoundError(
+            "a model that is served", got=model_id, mend="GET /v1/models lists them."
+        )
+
+
+def _add_health(app: FastAPI, settings: Settings, *, watcher: ReleaseWatcher) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process is up."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """200 once a release serves; what serves, and what was refused and why."""
+        release, refusal = watcher.serving, watcher.refusal
+        weights: Digest | None = None if release is None else release.weights
+        body = {
+            "ready": release is not None,
+            "release": None if release is None else release.release_id,
+            "policy_version": weights and policy_version(settings.policy, weights),
+            "refused": None if refusal is None else refusal.release_id,
+            "refusal": None if refusal is None else refusal.text,
+        }
+        return JSONResponse(body, 503 if release is None else 200)
+
+
+def _sender(keys: KeyStore, request: Request, settings: Settings) -> Principal:
+    principal = bearer_principal(keys, request)
+    principal.require(Scope.SEND)
+    principal.require_target(policy=settings.policy, source=request.headers.get(SOURCE_HEADER))
+    return principal
+
+
+def _asker(principal: Principal, request: Request) -> Asker:
+    # A key that is bound to no source may name one; else its own name tells whose it is.
+    named = request.headers.get(SOURCE_HEADER) or principal.name
+    source = principal.source or (named if _NAME.fullmatch(named) else "unnamed")
+    return Asker(source, recorded=request.headers.get(RECORD_HEADER, "").lower() != "no")
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise TooLargeError(
+                f"a request of at most {limit} bytes",
+                got="more",
+                mend="deploy.max_request_bytes sets the limit.",
+            )
+    return bytes(body)

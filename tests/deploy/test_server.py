@@ -1,0 +1,470 @@
+"""The server as products meet it: the official client against a real server."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from deploy.engines.transformers import TransformersEngine
+from deploy.server import create_app
+from tacit.checkpoints import CheckpointStore
+from tacit.config import Settings
+from tacit.contracts import Digest, Interaction, Release, short
+from tacit.database import Database
+from tacit.keys import KeyStore, Scope
+from tacit.policies import load_policy
+from tests.builders import user
+from tests.deploy.scenes import Line, line, listening, until
+
+PROMPT = "where is my order"
+MESSAGES: Any = [{"role": "user", "content": PROMPT}]
+
+
+@dataclass
+class Serving:
+    """A running server and what it recorded."""
+
+    url: str
+    line: Line
+    keys: KeyStore
+    key: str
+    recorded: list[Interaction] = field(default_factory=list)
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
+
+    def ask(self, **fields: Any) -> Any:
+        values = {"model": "default", "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
+        return self.client.chat.completions.create(**{**values, **fields})
+
+    def post(self, body: Any, **headers: str) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Authorization": f"Bearer {self.key}", **headers}
+        return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=sent)
+
+    def serves(self, release: Release) -> bool:
+        return release.release_id in {r.serving for r in self.line.desk.replicas("default")}
+
+    def readiness(self) -> dict[str, Any]:
+        body: dict[str, Any] = httpx.get(f"{self.url}/readyz").json()
+        return body
+
+
+@contextmanager
+def serving(
+    database: Database,
+    store: CheckpointStore,
+    folder: Path,
+    *,
+    ready: bool = True,
+    record: Callable[[Interaction], None] | None = None,
+    engine: TransformersEngine | None = None,
+    **deploy: Any,
+) -> Iterator[Serving]:
+    scene, keys = line(database, store, folder), KeyStore(database)
+    key = keys.create("helpdesk-key", scopes={Scope.SEND}, source="helpdesk", policy="default")
+    running = Serving("", scene, keys, key)
+    settings = Settings(home=folder, deploy={"poll_s": 0.01, "device": "cpu", **deploy})
+    app = create_app(
+        settings,
+        db=database,
+        store=store,
+        verifier=scene.signer,
+        keys=keys,
+        record=record or running.recorded.append,
+        engine=engine,
+    )
+    first = scene.first() if ready else None
+    with listening(app) as running.url:
+        if first is not None:
+            until(lambda: running.serves(first))
+        yield running
+
+
+def greedy(store: CheckpointStore, weights: Digest, max_tokens: int = 8) -> Any:
+    (completion,) = load_policy(store, weights).generate([user(PROMPT)], max_new_tokens=max_tokens)
+    return completion
+
+
+def version(weights: Digest) -> str:
+    return f"default@{short(weights)}"
+
+
+def test_answer_names_its_version_and_is_recorded(
+    database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(database, store, tmp_path) as server:
+        raw = server.client.chat.completions.with_raw_response.create(
+            model="default",
+            messages=MESSAGES,
+            temperature=0,
+            max_completion_tokens=8,
+            user="u-1",
+            logprobs=True,
+            metadata={"episode_id": "ep-1"},
+        )
+    answer, weights = raw.parse(), server.line.desk.anchor("default")
+    expected = greedy(store, weights)
+    (choice,) = answer.choices
+    assert choice.message.content == expected.text
+    assert choice.finish_reason == expected.finish_reason
+    assert answer.model == raw.headers["X-Tacit-Policy-Version"] == version(weights)
+    assert answer.system_fingerprint == f"fp_{short(weights)}"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == len(expected.token_ids)
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    shown = [token.logprob for token in choice.logprobs.content]
+    assert shown == pytest.approx(expected.logprobs, abs=1e-4)
+    (recorded,) = server.recorded
+    assert recorded.interaction_id == answer.id
+    assert recorded.prompt == user(PROMPT)
+    assert recorded.completion == expected.text
+    assert recorded.completion_ids == expected.token_ids
+    assert list(recorded.logprobs or ()) == shown
+    assert recorded.policy_version == version(weights)
+    assert (recorded.source, recorded.subject_id, recorded.episode_id) == (
+        "helpdesk",
+        "u-1",
+        "ep-1",
+    )
+    assert recorded.sampling is not None
+    assert (recorded.sampling.temperature, recorded.sampling.max_tokens) == (0, 8)
+
+
+def test_what_asks_not_to_be_recorded_is_not(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        server.ask(extra_headers={"X-Tacit-Record": "no"})
+        kept = server.ask()
+    assert [i.interaction_id for i in server.recorded] == [kept.id]
+
+
+def test_recording_that_is_slow_or_fails_does_not_touch_the_answer(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    let_go, seen = threading.Event(), []
+
+    def record(interaction: Interaction) -> None:
+        assert let_go.wait(timeout=60)
+        seen.append(interaction.interaction_id)
+        raise OSError("no space left")
+
+    with serving(sqlite_database, store, tmp_path, record=record) as server:
+        answers = [server.ask().id for _ in range(3)]
+        assert seen == []
+        let_go.set()
+    assert seen == answers
+
+
+def test_choices_are_each_recorded_under_an_id_of_their_own(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        answer = server.ask(n=3, temperature=1.5, seed=5)
+        again = server.ask(n=3, temperature=1.5, seed=5)
+    texts = [choice.message.content for choice in answer.choices]
+    assert texts == [choice.message.content for choice in again.choices]
+    assert len(set(texts)) > 1
+    recorded = server.recorded[:3]
+    assert [i.interaction_id for i in recorded] == [answer.id, f"{answer.id}.1", f"{answer.id}.2"]
+    assert [i.completion for i in recorded] == texts
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_streamed_answer_is_the_whole_answer_in_pieces(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path, n: int
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        whole = server.ask(max_tokens=20)
+        options = {"include_usage": True}
+        events = list(server.ask(max_tokens=20, n=n, stream=True, stream_options=options))
+    assert len({event.id for event in events}) == 1
+    assert {event.model for event in events} == {whole.model}
+    for index in range(n):
+        mine = [c for event in events for c in event.choices if c.index == index]
+        text = "".join(c.delta.content or "" for c in mine)
+        assert text == whole.choices[0].message.content
+        assert [c.finish_reason for c in mine if c.finish_reason] == [
+            whole.choices[0].finish_reason
+        ]
+    assert len(events) > 5
+    assert events[-1].usage is not None
+    assert events[-1].usage.completion_tokens == n * whole.usage.completion_tokens
+    assert server.recorded[1].interaction_id == events[0].id
+    assert server.recorded[1].completion == whole.choices[0].message.content
+
+
+def test_streamed_logprobs_cover_every_token(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        events = list(server.ask(stream=True, logprobs=True))
+    logprobs = [c.logprobs for event in events for c in event.choices if c.logprobs]
+    got = [token.logprob for part in logprobs for token in part.content or ()]
+    assert tuple(got) == server.recorded[0].logprobs
+
+
+def test_stop_ends_the_answer(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        text = server.ask().choices[0].message.content
+        stop = text[2:4]
+        for given in (stop, [stop]):
+            (choice,) = server.ask(stop=given).choices
+            assert choice.message.content == text[: text.index(stop)].strip()
+            assert choice.finish_reason == "stop"
+
+
+def test_every_request_survives_swaps_and_gets_one_policys_answer(
+    database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    answers: list[Any] = []
+    failures: list[Exception] = []
+    finished = threading.Event()
+    with serving(database, store, tmp_path) as server:
+
+        def ask_until_told(stream: bool) -> None:
+            while not finished.is_set():
+                try:
+                    if stream:
+                        events = list(server.ask(stream=True))
+                        text = "".join(
+                            c.delta.content or "" for event in events for c in event.choices
+                        )
+                        answers.append((events[0].model, text))
+                    else:
+                        answer = server.ask()
+                        answers.append((answer.model, answer.choices[0].message.content))
+                except Exception as error:
+                    failures.append(error)
+                    return
+
+        threads = [threading.Thread(target=ask_until_told, args=(i % 2 == 1,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        releases = [server.line.desk.history("default")[0]]
+        for variant in (1, 2):
+            until(lambda: len(answers) >= 20 * len(releases) or failures)
+            releases.append(server.line.promote(server.line.evidence(variant)))
+            until(lambda: server.serves(releases[-1]))
+        until(lambda: len(answers) >= 60 or failures)
+        releases.append(server.line.rollback())
+        until(lambda: server.serves(releases[-1]))
+        enough = len(answers) + 20
+        until(lambda: len(answers) >= enough or failures)
+        finished.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    expected = {version(r.weights): greedy(store, r.weights).text for r in releases}
+    assert len(set(expected.values())) == 3
+    assert {model for model, _ in answers} == set(expected)
+    assert [text for model, text in answers if text != expected[model]] == []
+    assert len(server.recorded) == len(answers)
+
+
+def test_tampered_release_is_refused_and_the_old_one_keeps_serving(
+    database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(database, store, tmp_path) as server:
+        shown = server.line.evidence(1)
+        path = store.path(shown.candidate.weights) / "model.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        refused = server.line.promote(shown)
+        until(lambda: server.readiness()["refused"] == refused.release_id)
+        answer = server.ask()
+        state = server.readiness()
+    assert answer.model == version(server.line.desk.anchor("default"))
+    assert state["ready"] is True
+    assert state["release"] == "r-default-0"
+    assert "model.safetensors" in state["refusal"]
+
+
+def test_without_a_release_the_server_is_up_but_not_ready(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path, ready=False) as server:
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        assert server.client.models.list().data == []
+        with pytest.raises(openai.InternalServerError, match="none loaded yet") as refused:
+            server.ask()
+        assert refused.value.status_code == 503
+        first = server.line.first()
+        until(lambda: server.serves(first))
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert server.ask().choices[0].message.content
+
+
+def test_models_are_the_line_and_its_version(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        names = [model.id for model in server.client.models.list()]
+        assert names == ["default", version(server.line.desk.anchor("default"))]
+        assert server.client.models.retrieve(names[1]).owned_by == "tacit"
+        assert server.ask(model=names[1]).model == names[1]
+        with pytest.raises(openai.NotFoundError):
+            server.client.models.retrieve("gpt-9")
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer tacit.a.b"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/models/default"])
+def test_without_a_good_key_nothing_opens(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path, header: str | None, path: str
+) -> None:
+    with serving(sqlite_database, store, tmp_path, ready=False) as server:
+        method = "POST" if "chat" in path else "GET"
+        headers = {} if header is None else {"Authorization": header}
+        answer = httpx.request(method, server.url + path, content=b"{", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["type"] == "authentication_error"
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_key_for_something_else_is_not_allowed(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        reading = server.keys.create("reader", scopes={Scope.READ})
+        elsewhere = server.keys.create("elsewhere", scopes={Scope.SEND}, policy="other")
+        for key in (reading, elsewhere):
+            server.key = key
+            with pytest.raises(openai.PermissionDeniedError, match="expected"):
+                server.ask()
+
+
+def test_source_comes_from_the_key_and_is_free_only_where_the_key_is(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        with pytest.raises(openai.PermissionDeniedError, match="source 'helpdesk'"):
+            server.ask(extra_headers={"X-Tacit-Source": "other"})
+        server.key = server.keys.create("free", scopes={Scope.SEND})
+        server.ask(extra_headers={"X-Tacit-Source": "other"})
+        server.ask()
+    assert [i.source for i in server.recorded] == ["other", "free"]
+
+
+def test_an_unknown_model_is_not_found(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        for model in ("gpt-9", "default2", "", "other@0123"):
+            with pytest.raises(openai.NotFoundError) as error:
+                server.ask(model=model)
+            assert error.value.code == "model_not_found"
+            assert error.value.param == "model"
+        assert httpx.get(f"{server.url}/v1/nowhere").json()["error"]["code"] == "not_found"
+
+
+_BAD: list[tuple[Any, str]] = [
+    (b"{", "JSON in the request's body"),
+    (b"\xff", "JSON in the request's body"),
+    (b"[" * 100_000, "JSON in the request's body"),
+    ([], "a chat completion request"),
+    ({"messages": MESSAGES}, "model"),
+    ({"model": "default"}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": [{"role": "user", "content": "a\x00b"}]}, "messages of text"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
+    ({"temperature": -1}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 100_000}, "max_tokens of at most 256"),
+    ({"max_tokens": 256}, "at most 256 tokens together"),
+    ({"n": 17}, "n of at most 16"),
+    ({"stop": ""}, "stop"),
+    ({"user": "someone@example.com"}, "user"),
+    ({"tools": [{}]}, "tools"),
+    ({"frequency_penalty": 0.5}, "frequency_penalty"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"top_k": 3}, "top_k"),
+]
+
+
+def test_bad_requests_are_told_what_is_wrong(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        for bad, says in _BAD:
+            whole = isinstance(bad, dict) and ("model" in bad or len(bad) > 1)
+            full = "messages" in bad and len(bad) == 1 and says == "model"
+            body = bad
+            if isinstance(bad, dict) and not whole and not full:
+                body = {"model": "default", "messages": MESSAGES, **bad}
+            answer = server.post(body)
+            error = answer.json()["error"]
+            assert answer.status_code == 422, (bad, error)
+            assert says in error["message"], (bad, error)
+            assert error["type"] == "invalid_request_error"
+        assert server.ask().choices[0].message.content
+    assert len(server.recorded) == 1
+
+
+def test_neutral_and_irrelevant_parameters_are_let_pass(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        answer = server.ask(
+            messages=[
+                {"role": "developer", "content": "be brief"},
+                {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
+            ],
+            frequency_penalty=0,
+            response_format={"type": "text"},
+            store=False,
+            tools=[],
+            stop=None,
+        )
+    assert answer.choices[0].message.content
+    assert [m.role for m in server.recorded[0].prompt] == ["system", "user"]
+    assert server.recorded[0].prompt[1].content == PROMPT
+
+
+def test_a_request_that_is_too_large_is_refused_unread(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path, ready=False, max_request_bytes=1_000) as server:
+        answer = server.post({"model": "default", "messages": "x" * 2_000})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_full_queue_says_when_to_try_again(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path, max_queue=2) as server:
+        with pytest.raises(openai.RateLimitError, match="at most 2 waiting requests") as error:
+            server.ask(n=3)
+        assert error.value.response.headers["Retry-After"] == "1"
+        assert error.value.code == "queue_full"
+        assert server.ask(n=2).choices[1].message.content
+
+
+def test_a_slow_batch_does_not_block_the_event_loop(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    engine = TransformersEngine(store, max_batch_size=1, max_queue=8, device="cpu")
+    with serving(sqlite_database, store, tmp_path, engine=engine) as server:
+        with engine._changed:  # nothing can be submitted or taken
+            thread = threading.Thread(target=server.ask)
+            thread.start()
+            assert httpx.get(f"{server.url}/healthz", timeout=10).status_code == 200
+            assert thread.is_alive()
+        thread.join()
+    assert len(server.recorded) == 1
