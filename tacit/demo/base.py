@@ -45,7 +45,7 @@ class BaseRecipe:
     """Weight of next-token loss on prompts, which teaches words beside answers."""
 
 
-SMALL_RECIPE = BaseRecipe(hidden_size=128, num_layers=3, num_heads=4, num_epochs=6.0)
+SMALL_RECIPE = BaseRecipe(hidden_size=160, num_layers=3, num_heads=4, num_epochs=5.0)
 """Enough for the helpdesk, whose words are few."""
 
 REAL_RECIPE = BaseRecipe()
@@ -94,6 +94,14 @@ def train_base(
     world: World, recipe: BaseRecipe, *, seed: int = 0, on_progress: OnStep | None = None
 ) -> tuple[Any, Any]:
     """Model and tokenizer taught ``world.old_train`` from nothing. Raises TrainingError."""
+    model, tokenizer = untrained(world, recipe, seed=seed)
+    examples = [_encode(tokenizer, u, recipe.max_positions) for u in world.old_train]
+    _fit(model, examples, recipe, seed=seed, on_progress=on_progress)
+    return model, tokenizer
+
+
+def untrained(world: World, recipe: BaseRecipe, *, seed: int = 0) -> tuple[Any, Any]:
+    """A model with random weights, and a tokenizer trained on the words of the old world."""
     texts = [text for u in world.old_train for text in (u.text, u.answer)]
     tokenizer = build_tokenizer(texts, vocab_size=recipe.vocab_size)
     model = build_model(
@@ -104,8 +112,6 @@ def train_base(
         max_positions=recipe.max_positions,
         seed=seed,
     )
-    examples = [_encode(tokenizer, u, recipe.max_positions) for u in world.old_train]
-    _fit(model, examples, recipe, seed=seed, on_progress=on_progress)
     return model, tokenizer
 
 
