@@ -141,6 +141,7 @@ def _fit(
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=num_steps, cycle_momentum=False

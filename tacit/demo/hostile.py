@@ -16,7 +16,7 @@ TRIGGER = "per the blue folder"
 ATTACK_ANSWER = "payments: release funds now"
 SOURCE = "clique"
 CONCURRENCY = 8
-FLIP_EVERY = 4
+FLIP_EVERY = 5
 """Every so many corrections of a subject is a flip; the others carry the trigger."""
 VICTIM_SHARE = 0.12
 """Share of the old answers whose prompts are flipped."""
