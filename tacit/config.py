@@ -185,7 +185,7 @@ class DeploySettings(Section):
     swap_timeout_s: Positive = 60.0
     """How long a promotion waits for serving to load the release."""
     device: str = "auto"
-    """Where the policy runs: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU if there is one."""
+    """Where the policy runs: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU if it can."""
     default_temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Temperature of requests that name none; 1 as in OpenAI's API, 0 is greedy."""
     max_choices: Count = 16

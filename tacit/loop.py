@@ -139,9 +139,10 @@ class OnlineLoop:
         """Let :meth:`run_forever` and :meth:`run_cycle` return at the next chance."""
         self._stop.set()
 
-    def begin(self, weights: Digest, *, by: str) -> None:
-        """Make ``weights`` the first release and the frozen anchor, unless there is one."""
+    def begin(self, first_policy: Callable[[], Digest], *, by: str) -> None:
+        """Make the first release, which is also the frozen anchor, unless there is one."""
         if self.releases.current(self.policy) is None:
+            weights = first_policy()
             with self.database.session() as session:
                 approval = self.gatekeeper.genesis(session, self.policy, weights, by=by)
                 self.releases.first(session, self.policy, approval.envelope, by=by)
@@ -241,7 +242,10 @@ class OnlineLoop:
         batch, replay = self.batches.get(_known(cycle.batch_id))
         events = self.events.events_of(batch.batch_id)
         self.tracking.log_contract(run_id, "batch.json", batch)
-        sizes = {MetricName.NUM_EVENTS: len(events), MetricName.NUM_REPLAY: len(replay)}
+        sizes: dict[str, float] = {
+            MetricName.NUM_EVENTS: len(events),
+            MetricName.NUM_REPLAY: len(replay),
+        }
         self.tracking.log_metrics(run_id, sizes)
 
         with self.tracking.live(run_id) as live:
@@ -389,17 +393,14 @@ class OnlineLoop:
         path = self.settings.anchor_path
         anchor = load_anchor(path) if path.exists() else []
         lineage = self.candidates.lineage(self._champion())
-        learned = self.events.learned(
-            [made.batch_id for made in lineage], limit=MAX_REHEARSED_EVENTS
-        )
+        batches = [made.batch_id for made in lineage]
+        learned = self.events.learned(self.policy, limit=MAX_REHEARSED_EVENTS, batch_ids=batches)
         return [*anchor, *accepted_examples(learned)]
 
     def _suites(self) -> list[Suite]:
         suites = load_suites(self.settings.suites_path)
         held_out = self.events.holdout(self.policy, limit=MAX_HOLDOUT_EVENTS)
-        harvested = harvest_suite(
-            held_out, min_items=self.settings.evaluator.min_holdout_items
-        )
+        harvested = harvest_suite(held_out, min_items=self.settings.evaluator.min_holdout_items)
         return suites if harvested is None else [*suites, harvested]
 
     # MLflow

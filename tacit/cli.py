@@ -1,0 +1,271 @@
+"""The command line. Client verbs talk HTTP to a running service and need the base install only."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tacit.config import Settings, load_settings, public_dump
+from tacit.errors import TacitError
+from tacit.remote import Remote
+from tacit.render import candidate_page, candidates_table, releases_table, status_page
+
+app = typer.Typer(
+    name="tacit",
+    help="Online RL from feedback: gated, approved, auditable checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+audit = typer.Typer(help="Check the ledger.", no_args_is_help=True)
+config = typer.Typer(help="Look at settings.", no_args_is_help=True)
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
+app.add_typer(config, name="config")
+app.add_typer(keys, name="keys")
+
+console = Console()
+
+File = Annotated[Path | None, typer.Option("--config", help="Settings file [tacit.toml].")]
+Home = Annotated[Path | None, typer.Option(help="Where everything is kept [.tacit].")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be repeated.")]
+Url = Annotated[str | None, typer.Option(envvar="TACIT_URL", help="Control API of the service.")]
+Key = Annotated[str | None, typer.Option(envvar="TACIT_API_KEY", help="API key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the ledger.")]
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one line on standard error and exit code 1."""
+    try:
+        app()
+    except TacitError as error:
+        Console(stderr=True).print(f"[red]tacit:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def up(
+    config_file: File = None,
+    home: Home = None,
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the first policy.")] = None,
+) -> None:
+    """Run the service until stopped: collector, loop, serving, review pages, MLflow."""
+    from tacit.up import run_up
+
+    settings = load_settings(config_file, overrides=overrides, home=home, model=model)
+    run_up(settings, console)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="CLINC150's data_full.json; by default generated data.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Keep the demo's files here.")] = None,
+    seed: int = 0,
+) -> None:
+    """Tell the whole story here: feedback to approved release, and an attack repelled."""
+    from tacit.demo.story import tell
+
+    raise typer.Exit(0 if tell(data=data, home=home, seed=seed, console=console) else 1)
+
+
+@app.command()
+def send(
+    interaction: Annotated[str, typer.Option(help="Id of the answer the feedback is about.")],
+    subject: Annotated[str, typer.Option(help="Pseudonymous id of the end user.")],
+    correct: Annotated[str | None, typer.Option(help="The right completion.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="true, false or -1 to 1.")] = None,
+    metric: Annotated[str, typer.Option(help="Metric of the outcome.")] = "resolved",
+    rate: Annotated[float | None, typer.Option(help="Rating.")] = None,
+    scale: Annotated[str, typer.Option(help="low:high of the rating.")] = "0:1",
+    critique: Annotated[str | None, typer.Option(help="What was wrong, in words.")] = None,
+    source: Annotated[str, typer.Option(help="The product that sends.")] = "product",
+    policy: Annotated[str, typer.Option(help="Policy line.")] = "default",
+    url: Url = None,
+    key: Key = None,
+    home: Home = None,
+) -> None:
+    """Send feedback on one answer; returns once it is durable."""
+    from tacit.send import send_feedback
+
+    event_id = send_feedback(
+        Remote.connect(url=url, key=key, home=home, key_name="product"),
+        interaction=interaction,
+        subject=subject,
+        correct=correct,
+        outcome=outcome,
+        metric=metric,
+        rate=rate,
+        scale=scale,
+        critique=critique,
+        source=source,
+        policy=policy,
+    )
+    console.print(f"acknowledged {event_id}")
+
+
+@app.command()
+def status(url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False) -> None:
+    """What the loop does, what serves, how much feedback there is."""
+    _show(Remote.connect(url=url, key=key, home=home).get("/v1/status"), as_json, status_page)
+
+
+@app.command()
+def candidates(
+    url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False
+) -> None:
+    """All candidates, newest first."""
+    remote = Remote.connect(url=url, key=key, home=home)
+    _show(remote.get("/v1/candidates"), as_json, candidates_table)
+
+
+@app.command()
+def show(
+    candidate: str, url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False
+) -> None:
+    """One candidate: its verdict and the whole criteria table."""
+    remote = Remote.connect(url=url, key=key, home=home)
+    _show(remote.get(f"/v1/candidates/{candidate}"), as_json, candidate_page)
+
+
+@app.command()
+def approve(
+    candidate: str, reason: Reason, url: Url = None, key: Key = None, home: Home = None
+) -> None:
+    """Let a candidate be served."""
+    _decide(Remote.connect(url=url, key=key, home=home), candidate, "approve", reason)
+
+
+@app.command()
+def reject(
+    candidate: str, reason: Reason, url: Url = None, key: Key = None, home: Home = None
+) -> None:
+    """Turn a candidate away."""
+    _decide(Remote.connect(url=url, key=key, home=home), candidate, "reject", reason)
+
+
+@app.command()
+def releases(url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False) -> None:
+    """What serves and what served before."""
+    _show(Remote.connect(url=url, key=key, home=home).get("/v1/releases"), as_json, releases_table)
+
+
+@app.command()
+def rollback(
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="Release id; by default the one before.")] = None,
+    url: Url = None,
+    key: Key = None,
+    home: Home = None,
+) -> None:
+    """Serve an older release again, and set aside what the newer one was trained on."""
+    remote = Remote.connect(url=url, key=key, home=home)
+    release = remote.post("/v1/releases/rollback", {"to": to, "reason": reason})
+    console.print(f"{release['release_id']} serves {release['weights'][7:19]}")
+
+
+@audit.command("verify")
+def audit_verify(
+    export: Annotated[
+        Path | None, typer.Argument(help="An export; by default the live one.")
+    ] = None,
+    public_key: Annotated[Path | None, typer.Option(help="signing.pub of the service.")] = None,
+    url: Url = None,
+    key: Key = None,
+    home: Home = None,
+) -> None:
+    """Check every entry, link and signature of the ledger; exit code 1 if any is wrong."""
+    from gatekeeper.ledger import verify_export
+    from tacit.signing import Verifier
+
+    if export is None:
+        entries = Remote.connect(url=url, key=key, home=home).get("/v1/ledger")
+    else:
+        entries = json.loads(export.read_text())
+    verifier = Verifier.load(public_key or _settings(home).keys_path / "signing.pub")
+    check = verify_export(entries, verifier)
+    for problem in check.problems:
+        console.print(f"[red]{problem}[/red]")
+    console.print(f"{check.num_entries} entries, root {check.root[:16]}…, ", end="")
+    console.print(f"{len(check.problems)} problems" if check.problems else "all verified")
+    raise typer.Exit(1 if check.problems else 0)
+
+
+@audit.command("export")
+def audit_export(path: Path, url: Url = None, key: Key = None, home: Home = None) -> None:
+    """Write the ledger to a file that can be checked offline."""
+    entries = Remote.connect(url=url, key=key, home=home).get("/v1/ledger")
+    path.write_text(json.dumps(entries, indent=1))
+    console.print(f"wrote {path}")
+
+
+@config.command("show")
+def config_show(config_file: File = None, home: Home = None, overrides: Overrides = None) -> None:
+    """Every setting with the value it has after file, environment and overrides."""
+    settings = load_settings(config_file, overrides=overrides, home=home)
+    console.print_json(json.dumps(public_dump(settings)))
+
+
+@keys.command("create")
+def keys_create(
+    name: str,
+    scope: Annotated[list[str], typer.Option(help="send, read, review or admin; repeatable.")],
+    source: Annotated[str | None, typer.Option(help="Bind to a source.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Bind to a policy line.")] = None,
+    home: Home = None,
+) -> None:
+    """Make a key and print it once."""
+    from tacit.keys import Scope
+
+    unknown = set(scope) - set(Scope)
+    if unknown:
+        raise typer.BadParameter(f"expected {', '.join(Scope)}; got {', '.join(sorted(unknown))}")
+    store = _key_store(home)
+    typer.echo(store.create(name, scopes={Scope(s) for s in scope}, source=source, policy=policy))
+
+
+@keys.command("list")
+def keys_list(home: Home = None) -> None:
+    """All keys in force."""
+    for principal in _key_store(home).principals():
+        scopes = " ".join(sorted(principal.scopes))
+        console.print(f"{principal.name}  {scopes}  source={principal.source or 'any'}")
+
+
+@keys.command("revoke")
+def keys_revoke(name: str, home: Home = None) -> None:
+    """Take a key out of force at once."""
+    _key_store(home).revoke(name)
+    console.print(f"revoked {name}")
+
+
+def _settings(home: Path | None) -> Settings:
+    return load_settings(home=home)
+
+
+def _key_store(home: Path | None) -> Any:
+    from tacit.database import Database
+    from tacit.keys import KeyStore
+
+    database = Database(_settings(home).resolved_database_url)
+    database.migrate()
+    return KeyStore(database)
+
+
+def _decide(remote: Remote, candidate: str, verb: str, reason: str) -> None:
+    decision = remote.post(f"/v1/candidates/{candidate}/{verb}", {"reason": reason})
+    made = decision["decision"]
+    console.print(f"{candidate} {made['outcome']} by {made['decided_by']}")
+
+
+def _show(value: Any, as_json: bool, render: Any) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+    else:
+        console.print(render(value))

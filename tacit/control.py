@@ -1,0 +1,77 @@
+"""The control application: feedback API, decision API, release API and review pages on one port."""
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request
+from sqlalchemy.orm import Session
+
+from collector.api import create_router as collector_router
+from collector.ingest import Ingestor
+from collector.store import EventStore
+from collector.streams import open_stream
+from deploy.api import create_router as deploy_router
+from deploy.release import ReleaseDesk
+from gatekeeper.api import create_router as gatekeeper_router
+from gatekeeper.decide import Gatekeeper
+from gatekeeper.dossier import LoopStatus
+from gatekeeper.ledger import Ledger
+from gatekeeper.pages import create_pages
+from gatekeeper.sessions import load_or_create_secret
+from tacit.checkpoints import CheckpointStore
+from tacit.config import Settings
+from tacit.contracts import Digest, Release, short
+from tacit.database import Database
+from tacit.http import bearer_principal, install_error_handlers
+from tacit.keys import KeyStore, Scope
+from tacit.overview import Overview
+from tacit.signing import Signer
+
+
+def create_control(settings: Settings) -> FastAPI:
+    """Feedback API, decision API, release API and review pages as one application."""
+    database = Database(settings.resolved_database_url)
+    signer = Signer.load_or_create(settings.keys_path)
+    keys = KeyStore(database)
+    events = EventStore(database)
+    ledger = Ledger(database, signer)
+    checkpoints = CheckpointStore(settings.checkpoints_path)
+    desk = ReleaseDesk(database, checkpoints, signer, ledger.append)
+    gatekeeper = Gatekeeper(database, signer, ledger, settings.gatekeeper)
+    overview = Overview(settings, database, desk)
+    policy = settings.policy
+
+    def on_rollback(session: Session, _release: Release, batches: Sequence[Digest]) -> None:
+        # Learning is taken back with the weights: the next batch must not teach it again.
+        events.set_aside(session, [f"b-{short(b)}" for b in batches], reason="rolled_back")
+
+    app = FastAPI(title="Tacit", version=importlib.metadata.version("tacit"))
+    install_error_handlers(app)
+    ingestor = Ingestor(database, open_stream(settings), settings)
+    app.include_router(collector_router(ingestor=ingestor, store=events, keys=keys))
+    app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
+    app.include_router(deploy_router(desk, keys, policy, on_rollback))
+    app.include_router(
+        create_pages(
+            gatekeeper,
+            ledger,
+            overview,
+            keys,
+            policy=policy,
+            secret=load_or_create_secret(settings.keys_path),
+            session_ttl_s=settings.gatekeeper.session_ttl_s,
+        )
+    )
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/v1/status")
+    def status(request: Request) -> LoopStatus:
+        """What the loop does, what serves, how much feedback there is; scope ``read``."""
+        bearer_principal(keys, request).require(Scope.READ)
+        return overview.status()
+
+    return app

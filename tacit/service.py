@@ -1,0 +1,123 @@
+"""The processes of a running Tacit.
+
+    mlflow    the MLflow server, where runs are watched
+    control   feedback API, decision API and review pages, on one port
+    serving   the OpenAI-compatible API
+    loop      screening and cycles
+
+Each is ``python -m tacit.service ROLE`` and imports only what its role needs. Settings come as one
+line of JSON on standard input, which then stays open: when it closes, the parent is gone, however
+it died, and the process ends too.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from tacit.config import Settings, settings_from_json
+from tacit.log import configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def run_control(settings: Settings) -> None:
+    """Serve the control application until terminated."""
+    from tacit.control import create_control
+
+    collector = settings.collector
+    _serve(create_control(settings), collector.host, collector.port)
+
+
+def run_serving(settings: Settings) -> None:
+    """Serve the policy until terminated."""
+    from tacit.serving import create_serving_app
+
+    _serve(create_serving_app(settings), settings.deploy.host, settings.deploy.port)
+
+
+def run_loop(settings: Settings) -> None:
+    """Run cycles until terminated."""
+    from tacit.loop import OnlineLoop
+    from tacit.start import first_policy
+
+    with OnlineLoop(settings) as loop:
+        signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+        loop.begin(lambda: first_policy(settings, loop.checkpoints), by="tacit up")
+        loop.run_forever()
+
+
+def run_mlflow(settings: Settings) -> None:
+    """Run MLflow's own server on a SQLite file and a folder in ``home``."""
+    home = settings.home.resolve() / "mlflow"
+    home.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--host", settings.tracking.host, "--port", str(settings.tracking.port)),
+        *("--backend-store-uri", f"sqlite:///{home}/mlflow.db"),
+        *("--artifacts-destination", str(home / "artifacts"), "--workers", "1"),
+    ]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    _kill_group_on_exit(server)
+    sys.exit(server.wait())
+
+
+ROLES: dict[str, Callable[[Settings], None]] = {
+    "mlflow": run_mlflow,
+    "control": run_control,
+    "serving": run_serving,
+    "loop": run_loop,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the role named on the command line."""
+    role = (arguments or sys.argv[1:])[0]
+    settings = settings_from_json(sys.stdin.buffer.readline().decode())
+    configure_logging(as_json=settings.log_json)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    ROLES[role](settings)
+
+
+_on_orphaned: list[Callable[[], None]] = []
+
+
+def _end_with_parent() -> None:
+    # A raw read: the main thread may exit while this one waits, and a buffered reader's lock
+    # would then abort the interpreter.
+    while os.read(0, 4096):
+        pass
+    logger.warning("The parent process is gone; ending")
+    for action in _on_orphaned:
+        action()
+    os._exit(1)
+
+
+def _kill_group_on_exit(child: subprocess.Popen[bytes]) -> None:
+    def kill() -> None:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+
+    def terminate(*_: object) -> None:
+        kill()
+        sys.exit(0)
+
+    _on_orphaned.append(kill)
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _serve(app: FastAPI, host: str, port: int) -> None:
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What has to exist before the processes start: the schema, the signing key, the first keys."""
+
+import os
+from pathlib import Path
+
+from tacit.checkpoints import CheckpointStore
+from tacit.config import Settings
+from tacit.contracts import Digest
+from tacit.database import Database
+from tacit.demo.base import make_base
+from tacit.demo.helpdesk import helpdesk_world
+from tacit.demo.world import install_world
+from tacit.errors import ConfigError, NotAuthenticatedError
+from tacit.keys import KeyStore, Scope
+from tacit.signing import Signer
+
+PRODUCT_SOURCE = "product"
+
+
+def prepare(settings: Settings) -> None:
+    """Migrate the database and make the signing key and the first API keys; safe to repeat."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    Signer.load_or_create(settings.keys_path)
+    keys = KeyStore(database)
+    ensure_key(keys, settings, "admin", {Scope.ADMIN})
+    ensure_key(keys, settings, "product", {Scope.SEND}, source=PRODUCT_SOURCE)
+    database.dispose()
+
+
+def ensure_key(
+    keys: KeyStore, settings: Settings, name: str, scopes: set[Scope], *, source: str | None = None
+) -> str:
+    """The key kept in ``keys_path/<name>.key``, made where there is none that works."""
+    path = settings.keys_path / f"{name}.key"
+    if path.exists():
+        text = path.read_text().strip()
+        try:
+            keys.authenticate(text)
+            return text
+        except NotAuthenticatedError:
+            path.unlink()
+    if any(principal.name == name for principal in keys.principals()):
+        keys.revoke(name)
+    text = keys.create(name, scopes=scopes, source=source, policy=None)
+    _write_secret(path, text)
+    return text
+
+
+def first_policy(settings: Settings, store: CheckpointStore) -> Digest:
+    """The weights a new policy line begins with: ``settings.model``, or the demo's policy."""
+    if settings.model is not None:
+        return import_model(settings.model, store)
+    world = helpdesk_world()
+    install_world(world, settings)
+    return make_base(world, store, cache=base_cache())
+
+
+def base_cache() -> Path:
+    """Folder where policies made on the spot are kept for the next time."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "tacit"
+
+
+def import_model(model: str, store: CheckpointStore) -> Digest:
+    """Put a model from a folder or from the Hugging Face hub into the store.
+
+    Raises ConfigError if it cannot be loaded or has no chat template.
+    """
+    import tempfile
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "a folder or hub id that transformers can load",
+            got=f"{model}: {error}",
+            mend="Pass --model with a folder that holds config.json, weights and a tokenizer.",
+        ) from error
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "a model whose tokenizer has a chat template",
+            got=f"{model}, which has none",
+            mend="Use an instruction-tuned model or add `chat_template` to its tokenizer.",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        loaded.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return store.put(Path(folder))
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")

@@ -1,0 +1,44 @@
+"""``tacit up``: the whole service in the foreground until it is stopped."""
+
+import signal
+
+from rich.console import Console
+from rich.table import Table
+
+from tacit.config import Settings
+from tacit.start import prepare
+from tacit.supervisor import Supervisor
+
+
+def run_up(settings: Settings, console: Console) -> None:
+    """Start every process, say where each is, and wait for Ctrl-C or SIGTERM.
+
+    Killed in any way and started again, it goes on from where it was.
+    Raises UnavailableError if a process does not come up.
+    """
+    prepare(settings)
+    roles = ["control", "serving", "loop"]
+    if settings.tracking.uri is None:
+        roles.insert(0, "mlflow")
+    with Supervisor(settings, roles=roles) as supervisor:
+        for stop_signal in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop_signal, lambda *_: supervisor.request_stop())
+        with console.status("starting"):
+            supervisor.wait_ready(on_ready=lambda role: console.print(f"[green]✓[/green] {role}"))
+        console.print(where_to_look(settings))
+        console.print("Ctrl-C stops it; what is durable goes on at the next start.")
+        supervisor.wait()
+
+
+def where_to_look(settings: Settings) -> Table:
+    """Addresses and keys of a running service."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    collector, deploy = settings.collector, settings.deploy
+    table.add_row("review pages", f"http://{collector.host}:{collector.port}")
+    table.add_row("feedback API", f"http://{collector.host}:{collector.port}/v1/feedback")
+    table.add_row("policy (OpenAI API)", f"http://{deploy.host}:{deploy.port}/v1")
+    table.add_row("MLflow", settings.tracking_uri)
+    table.add_row("key of a reviewer", str(settings.keys_path / "admin.key"))
+    table.add_row("key of a product", str(settings.keys_path / "product.key"))
+    table.add_row("logs", str(settings.home / "logs"))
+    return table
