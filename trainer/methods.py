@@ -1,8 +1,8 @@
 """TRL's own trainers in place of the mixed objective: ``trainer.method`` sft, dpo or kto.
 
-They run in one worker, on the same tokens as everything else in Tacit, with the parent policy as an
-explicit reference model: TRL would otherwise take the adapter it is given, or the bare base, for the
-reference. TRL knows no weight per example, so trust only decides whether an event takes part.
+They run in one worker, on the same tokens as everything else in Tacit, with the parent policy as
+explicit reference model: TRL would otherwise take the adapter it is given, or the bare base, for
+the reference. TRL knows no weight per example, so trust only decides whether an event takes part.
 
 | method | learns from                                                             |
 | ------ | ----------------------------------------------------------------------- |
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from tacit.checkpoints import CheckpointStore
@@ -45,14 +45,14 @@ _NAMES = {
 """TRL's names of what Tacit logs; TRL's margin holds the factor beta already."""
 
 
-class _TokenizedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class TokenizedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """DPO on token ids: TRL would tokenize prompt and completion as one text."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
 
-class _TokenizedKTOTrainer(KTOTrainer):  # type: ignore[misc]
+class TokenizedKTOTrainer(KTOTrainer):  # type: ignore[misc]
     """KTO on token ids, mismatched completions included."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
@@ -148,6 +148,7 @@ def _train(
     """Run TRL in a thread of its own so that its steps can be streamed."""
     steps: queue.Queue[StepMetrics | BaseException | None] = queue.Queue()
     trainer = _build(policy, Dataset.from_list(rows), reference, settings, Path(folder))
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_StepReporter(steps))
 
     def work() -> None:
@@ -203,9 +204,9 @@ def _build(
             loss_type=["sigmoid", "sft"],
             loss_weights=[settings.dpo_weight, settings.nll_weight],
         )
-        return _TokenizedDPOTrainer(**common, args=config, ref_model=reference)
+        return TokenizedDPOTrainer(**common, args=config, ref_model=reference)
     config = KTOConfig(**arguments, beta=settings.kto_beta)
-    return _TokenizedKTOTrainer(**common, args=config, ref_model=reference)
+    return TokenizedKTOTrainer(**common, args=config, ref_model=reference)
 
 
 def _arguments(policy: OpenPolicy, settings: TrainerSettings, folder: Path) -> dict[str, Any]:

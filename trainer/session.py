@@ -32,17 +32,19 @@ class UpdateJob:
     settings: TrainerSettings
 
 
+def configure_process(*, num_threads: int, device: str) -> None:
+    """Set torch up for a process of its own: its share of the CPUs, the same bits every time."""
+    torch.set_num_threads(num_threads)
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Filling fresh memory guards against reading it before writing; it costs time.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+
+
 class TrainingSession:
     """Keeps a base model warm and runs one job after another."""
 
-    def __init__(
-        self, store: CheckpointStore, *, num_threads: int = 1, device: str = "cpu"
-    ) -> None:
-        torch.set_num_threads(num_threads)
-        if device == "cpu":
-            torch.use_deterministic_algorithms(True)
-            # Reading uninitialized memory is not what makes kernels here differ; filling costs time.
-            setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+    def __init__(self, store: CheckpointStore, *, device: str = "cpu") -> None:
         self._store = store
         self._device = device
         self._opener = PolicyOpener(store, device=device)

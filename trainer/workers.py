@@ -41,9 +41,10 @@ class PolicyWorker:
     """The actor: a TrainingSession behind Ray. torch is imported in the actor's process only."""
 
     def __init__(self, store: CheckpointStore, *, num_threads: int, device: str) -> None:
-        from trainer.session import TrainingSession
+        from trainer.session import TrainingSession, configure_process
 
-        self._session = TrainingSession(store, num_threads=num_threads, device=device)
+        configure_process(num_threads=num_threads, device=device)
+        self._session = TrainingSession(store, device=device)
 
     def meeting_point(self) -> str:
         """``host:port`` on this node where a group can meet."""

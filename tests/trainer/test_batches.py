@@ -1,0 +1,129 @@
+import torch
+
+from trainer.batches import collate, micro_batches, plan_steps, schedule
+from trainer.examples import Example, ExampleKind
+
+KINDS = list(ExampleKind)
+
+
+def examples(count: int = 23) -> list[Example]:
+    """Examples of all kinds; the first prompt token is the example's number."""
+    return [
+        Example(
+            kind=KINDS[i % len(KINDS)],
+            prompt=(i, *range(50, 50 + i % 5)),
+            completion=(100 + i,) * (1 + i % 3),
+            rejected=(200 + i, 7) if KINDS[i % len(KINDS)] is ExampleKind.PAIR else (),
+            weight=0.5 + i / 100,
+        )
+        for i in range(count)
+    ]
+
+
+def pack(step, **options):
+    values = {"rank": 0, "world_size": 1, "max_tokens": 10_000, "max_length": 512, "pad_id": 0}
+    return micro_batches(step, **{**values, **options})
+
+
+def test_every_example_stands_in_exactly_one_step():
+    steps = plan_steps(examples(), batch_size=4, seed=3)
+    assert max(len(step) for step in steps) == 4
+    assert sorted(e.prompt[0] for step in steps for e in step) == list(range(23))
+
+
+def test_the_plan_depends_on_the_seed_alone():
+    assert plan_steps(examples(), batch_size=4, seed=3) == plan_steps(
+        examples(), batch_size=4, seed=3
+    )
+    assert plan_steps(examples(), batch_size=4, seed=3) != plan_steps(
+        examples(), batch_size=4, seed=4
+    )
+
+
+def test_epochs_hold_every_step_once_in_changing_order():
+    order = list(schedule(8, num_epochs=2, seed=0))
+    assert sorted(order[:8]) == sorted(order[8:]) == list(range(8))
+    assert order[:8] != order[8:]
+
+
+def test_ranks_share_a_step_out_without_rest():
+    step = examples()
+    ranks = [pack(step, rank=rank, world_size=2) for rank in range(2)]
+    firsts = [
+        sorted({int(ids[0]) for batch in batches for ids in batch.sequences.input_ids})
+        for batches in ranks
+    ]
+    assert firsts == [list(range(0, 23, 2)), list(range(1, 23, 2))]
+
+
+def test_more_ranks_than_examples_leave_a_rank_without_work():
+    assert pack(examples(1), rank=1, world_size=2) == []
+
+
+def test_pieces_stay_within_their_tokens():
+    batches = pack(examples(), max_tokens=60)
+    assert len(batches) > 3
+    assert max(batch.sequences.input_ids.numel() for batch in batches) <= 60
+    assert sum(len(batch.pair_weights) for batch in batches) == 5
+
+
+def test_indices_point_at_the_right_sequences():
+    (batch,) = pack(examples())
+    ids = batch.sequences.input_ids
+    by_number = {e.prompt[0]: e for e in examples()}
+    for rows, kinds, weights in (
+        (batch.chosen, {ExampleKind.PAIR}, batch.pair_weights),
+        (batch.rejected, {ExampleKind.PAIR}, batch.pair_weights),
+        (batch.likely, {ExampleKind.PAIR, ExampleKind.CHOSEN}, batch.likely_weights),
+        (
+            batch.judged,
+            {ExampleKind.DESIRABLE, ExampleKind.UNDESIRABLE},
+            batch.judged_weights,
+        ),
+        (batch.replayed, {ExampleKind.REPLAY}, batch.replay_weights),
+    ):
+        found = [by_number[int(ids[row, 0])] for row in rows]
+        assert {example.kind for example in found} == kinds
+        assert torch.allclose(weights, torch.tensor([example.weight for example in found]))
+    rejected = [by_number[int(ids[row, 0])] for row in batch.rejected]
+    for row, example in zip(batch.rejected, rejected, strict=True):
+        width = len(example.prompt)
+        assert tuple(ids[row, width : width + 2].tolist()) == example.rejected
+    assert batch.desirable.tolist() == [
+        by_number[int(ids[row, 0])].kind is ExampleKind.DESIRABLE for row in batch.judged
+    ]
+
+
+def test_replay_tokens_are_all_and_only_those_of_replay():
+    (batch,) = pack(examples())
+    owners = batch.sequences.rows[batch.replay_tokens]
+    assert set(owners.tolist()) == set(batch.replayed.tolist())
+    assert len(owners) == int(batch.sequences.lengths[batch.replayed].sum())
+
+
+def test_mismatched_completions_are_those_of_the_example_before_in_the_step():
+    judged = [e for e in examples() if e.kind in (ExampleKind.DESIRABLE, ExampleKind.UNDESIRABLE)]
+    expected = {e.prompt[0]: judged[i - 1].completion for i, e in enumerate(judged)}
+    for world_size in (1, 2):  # however many workers share the step
+        found = {}
+        for rank in range(world_size):
+            for batch in pack(examples(), rank=rank, world_size=world_size):
+                sequences = batch.mismatched
+                for row, ids in enumerate(sequences.input_ids):
+                    tokens = sequences.targets[sequences.rows == row]
+                    found[int(ids[0])] = tuple(tokens.tolist())
+        assert found == expected
+
+
+def test_a_lone_judged_example_has_no_mismatched_completion():
+    (batch,) = pack([Example(ExampleKind.DESIRABLE, (1,), (2,))])
+    assert batch.mismatched is None
+
+
+def test_columns_are_the_positions_that_predict_completion_tokens():
+    sequences = collate([((1, 2, 3), (4, 5)), ((6,), (7, 8, 9))], pad_id=0)
+    assert sequences.input_ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
+    assert sequences.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    following = sequences.input_ids[sequences.rows, sequences.columns + 1]
+    assert following.tolist() == sequences.targets.tolist() == [4, 5, 7, 8, 9]
+    assert sequences.per_sequence(torch.ones(5)).tolist() == [2, 3]

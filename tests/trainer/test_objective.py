@@ -1,0 +1,261 @@
+"""Each term against a slow and obvious reference, and against TRL's own losses."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from trl import DPOConfig, KTOConfig
+
+from tacit.policies import load_model, load_tokenizer
+from tests import builders as build
+from tests.trainer.builders import settings
+from trainer.batches import MicroBatch, micro_batches
+from trainer.examples import Example, ExampleKind
+from trainer.methods import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
+from trainer.objective import (
+    Stat,
+    kl_divergence,
+    kto_reference_point,
+    mismatched_logprobs,
+    mixed_loss,
+    score_reference,
+)
+from trainer.scoring import CompletionScorer
+
+PAIRS = [
+    Example(ExampleKind.PAIR, (3, 4, 5, 6), (10, 11), rejected=(12,), weight=1.0),
+    Example(ExampleKind.PAIR, (7, 8), (20, 21, 22, 23), rejected=(24, 25), weight=1.0),
+    Example(ExampleKind.PAIR, (9, 8, 7), (30,), rejected=(31, 32, 33), weight=1.0),
+]
+JUDGED = [
+    Example(ExampleKind.DESIRABLE, (3, 4), (40, 41)),
+    Example(ExampleKind.UNDESIRABLE, (5, 6, 7), (42,)),
+    Example(ExampleKind.DESIRABLE, (8,), (43, 44, 45)),
+    Example(ExampleKind.UNDESIRABLE, (9, 10), (46, 47)),
+]
+OTHERS = [
+    Example(ExampleKind.CHOSEN, (11, 12), (50, 51, 52), weight=0.25),
+    Example(ExampleKind.REPLAY, (13, 14, 15), (60, 61)),
+    Example(ExampleKind.REPLAY, (16,), (62, 63, 64)),
+]
+
+
+class Models(NamedTuple):
+    policy: Any
+    reference: Any
+    tokenizer: Any
+
+
+@pytest.fixture
+def models(store):
+    """A policy and a reference that differ clearly."""
+    parent = build.tiny_checkpoint(store)
+    reference = load_model(store, parent).eval()
+    policy = copy.deepcopy(reference)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return Models(policy, reference, load_tokenizer(store, parent))
+
+
+def pack(examples) -> MicroBatch:
+    (batch,) = micro_batches(
+        examples, rank=0, world_size=1, max_tokens=10_000, max_length=512, pad_id=0
+    )
+    return batch
+
+
+def loss_of(models, examples, **fields):
+    """Our loss over ``examples`` and the sums, as in a step of one worker."""
+    batch, chosen = pack(examples), settings(**fields)
+    scorer, parent = CompletionScorer(models.policy), CompletionScorer(models.reference)
+    reference = score_reference(parent, batch)
+    z0 = torch.zeros(())
+    if batch.mismatched is not None:
+        z0 = kto_reference_point(mismatched_logprobs(scorer, batch) - reference.mismatched)
+    with torch.no_grad():
+        return mixed_loss(
+            batch,
+            scorer=scorer,
+            reference_scorer=parent,
+            reference=reference,
+            z0=z0,
+            settings=chosen,
+        )
+
+
+def tokens(model, prompt, completion) -> list[torch.Tensor]:
+    """Log-probabilities [V] at each completion token, one forward pass for each."""
+    ids = [*prompt, *completion]
+    return [
+        model(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double().log_softmax(-1)
+        for end in range(len(prompt), len(ids))
+    ]
+
+
+def logprob(model, prompt, completion) -> float:
+    rows = tokens(model, prompt, completion)
+    return sum(float(row[t]) for row, t in zip(rows, completion, strict=True))
+
+
+def ratio(models, prompt, completion) -> float:
+    return logprob(models.policy, prompt, completion) - logprob(
+        models.reference, prompt, completion
+    )
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@torch.no_grad()
+def test_dpo_and_nll_equal_the_formulas(models):
+    _, sums = loss_of(models, [*PAIRS, OTHERS[0]], dpo_beta=0.3)
+    dpo = sum(
+        -math.log(
+            sigmoid(
+                0.3 * (ratio(models, e.prompt, e.completion) - ratio(models, e.prompt, e.rejected))
+            )
+        )
+        for e in PAIRS
+    )
+    nll = sum(
+        -e.weight * logprob(models.policy, e.prompt, e.completion) / len(e.completion)
+        for e in [*PAIRS, OTHERS[0]]
+    )
+    assert float(sums[Stat.DPO]) == pytest.approx(dpo, rel=1e-5)
+    assert float(sums[Stat.NLL]) == pytest.approx(nll, rel=1e-5)
+
+
+@torch.no_grad()
+def test_kto_equals_the_formula(models):
+    _, sums = loss_of(models, JUDGED, kto_beta=0.4)
+    mismatched = [
+        ratio(models, example.prompt, JUDGED[i - 1].completion) for i, example in enumerate(JUDGED)
+    ]
+    z0 = max(0.0, sum(mismatched) / len(mismatched))
+    expected = 0.0
+    for example in JUDGED:
+        advantage = ratio(models, example.prompt, example.completion) - z0
+        sign = 1 if example.kind is ExampleKind.DESIRABLE else -1
+        expected += 1 - sigmoid(0.4 * sign * advantage)
+    assert float(sums[Stat.KTO]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_reference_point_is_never_negative_and_has_no_gradient():
+    ratios = torch.tensor([0.5, 1.5], requires_grad=True)
+    assert float(kto_reference_point(ratios)) == 1.0
+    assert float(kto_reference_point(-ratios)) == 0.0
+    assert not kto_reference_point(ratios).requires_grad
+
+
+@torch.no_grad()
+def test_replay_kl_covers_the_whole_vocabulary(models):
+    _, sums = loss_of(models, OTHERS[1:])
+    expected = 0.0
+    for example in OTHERS[1:]:
+        policy = tokens(models.policy, example.prompt, example.completion)
+        reference = tokens(models.reference, example.prompt, example.completion)
+        per_token = [
+            float((p.exp() * (p - q)).sum()) for p, q in zip(policy, reference, strict=True)
+        ]
+        expected += sum(per_token) / len(per_token)
+    assert expected > 0.1
+    assert float(sums[Stat.KL]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_kl_of_a_policy_to_itself_is_nothing():
+    logprobs = torch.randn(3, 7).log_softmax(-1)
+    assert torch.equal(kl_divergence(logprobs, logprobs), torch.zeros(3))
+
+
+@torch.no_grad()
+def test_the_loss_is_the_weighted_sum_of_all_terms(models):
+    weights = {"dpo_weight": 0.5, "nll_weight": 0.7, "kto_weight": 1.3, "kl_weight": 0.2}
+    loss, sums = loss_of(models, [*PAIRS, *JUDGED, *OTHERS], **weights)
+    expected = (
+        0.5 * sums[Stat.DPO]
+        + 0.7 * (sums[Stat.NLL] + sums[Stat.REPLAY])
+        + 1.3 * sums[Stat.KTO]
+        + 0.2 * sums[Stat.KL]
+    )
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert float(sums[Stat.LOSS]) == pytest.approx(float(loss), rel=1e-6)
+
+
+@torch.no_grad()
+def test_an_example_of_half_the_weight_counts_half(models):
+    half = [Example(e.kind, e.prompt, e.completion, e.rejected, 0.5) for e in [*PAIRS, *JUDGED]]
+    whole, _ = loss_of(models, [*PAIRS, *JUDGED])
+    halved, _ = loss_of(models, half)
+    assert float(halved) == pytest.approx(0.5 * float(whole), rel=1e-6)
+
+
+def trl(method: str, models, examples, folder: Path, **fields):
+    """A trainer of TRL's with our two models, and the batch it would train on."""
+    from datasets import Dataset
+
+    config, trainer = {
+        "dpo": (DPOConfig, TokenizedDPOTrainer),
+        "kto": (KTOConfig, TokenizedKTOTrainer),
+    }[method]
+    built = trainer(
+        model=copy.deepcopy(models.policy),
+        ref_model=copy.deepcopy(models.reference),
+        args=config(
+            output_dir=str(folder),
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            gradient_checkpointing=False,
+            **fields,
+        ),
+        processing_class=models.tokenizer,
+        train_dataset=Dataset.from_list(method_rows(examples, settings(method=method))),
+    )
+    built.model.eval()
+    return built
+
+
+def trl_loss(trainer, rows) -> float:
+    with torch.no_grad():
+        return float(trainer.compute_loss(trainer.model, trainer.data_collator(list(rows))))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_dpo_with_nll_equals_trl(models, tmp_path):
+    trainer = trl(
+        "dpo",
+        models,
+        PAIRS,
+        tmp_path,
+        beta=0.3,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[0.8, 0.6],
+    )
+    # TRL takes the mean over a batch's tokens; one example a batch gives RPO's mean per example.
+    theirs = sum(trl_loss(trainer, [row]) for row in trainer.train_dataset)
+    ours, _ = loss_of(models, PAIRS, dpo_beta=0.3, dpo_weight=0.8, nll_weight=0.6)
+    assert float(ours) == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_dpo_alone_equals_trl_on_a_ragged_batch(models, tmp_path):
+    trainer = trl("dpo", models, PAIRS, tmp_path, beta=0.3)
+    ours, _ = loss_of(models, PAIRS, dpo_beta=0.3, nll_weight=0.0)
+    assert float(ours) / 3 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("swap", [False, True])
+def test_kto_equals_trl(models, tmp_path, swap):
+    # With policy and reference swapped the KL estimate changes sign, so both sides of z0 are met.
+    if swap:
+        models = Models(models.reference, models.policy, models.tokenizer)
+    trainer = trl("kto", models, JUDGED, tmp_path, beta=0.4)
+    ours, _ = loss_of(models, JUDGED, kto_beta=0.4)
+    assert float(ours) / 4 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-4)

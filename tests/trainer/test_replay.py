@@ -1,0 +1,99 @@
+import pytest
+
+from tacit.contracts import Correction, Critique, Outcome, Preference, Rating, RatingScale
+from tacit.errors import ConfigError, InvalidInputError
+from tests import builders as build
+from tests.trainer.builders import replay_examples
+from trainer.replay import accepted_examples, load_anchor, num_replay, sample_replay
+
+
+@pytest.mark.parametrize(
+    ("num_events", "share", "expected"), [(90, 0.1, 10), (100, 0.5, 100), (64, 0.0, 0), (9, 0.1, 1)]
+)
+def test_the_share_is_of_all_examples(num_events, share, expected):
+    assert num_replay(num_events, share) == expected
+
+
+def test_a_share_of_everything_is_refused():
+    with pytest.raises(ConfigError, match="below 1"):
+        num_replay(10, 1.0)
+
+
+def test_a_large_pool_is_drawn_from_without_replacement():
+    sample = sample_replay(replay_examples(50), num_events=90, share=0.1, seed=0)
+    assert len({example.digest() for example in sample}) == 10
+
+
+def test_a_small_pool_is_used_up_whole_and_then_again():
+    pool = replay_examples(3)
+    sample = sample_replay(pool, num_events=90, share=0.1, seed=0)
+    assert len(sample) == 10
+    assert {example.digest() for example in sample} == {example.digest() for example in pool}
+
+
+def test_the_sample_depends_on_the_seed_and_not_on_the_order_of_the_pool():
+    def sample(pool: list, seed: int) -> list:
+        return sample_replay(pool, num_events=90, share=0.1, seed=seed)
+
+    pool = replay_examples(50)
+    assert sample(pool, 0) == sample(pool[::-1], 0)
+    assert sample(pool, 0) != sample(pool, 1)
+
+
+def test_no_pool_no_replay():
+    assert sample_replay([], num_events=90, share=0.1, seed=0) == []
+
+
+def test_an_anchor_file_holds_texts_or_messages(tmp_path):
+    path = tmp_path / "anchor.jsonl"
+    path.write_text(
+        '{"prompt": "hi", "completion": "hello"}\n\n'
+        '{"prompt": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}],'
+        ' "completion": "hello"}\n'
+    )
+    first, second = load_anchor(path)
+    assert first.prompt == build.user("hi")
+    assert [message.role for message in second.prompt] == ["system", "user"]
+    assert {first.origin, second.origin} == {"anchor"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"prompt": "hi"}',
+        '{"prompt": [], "completion": ""}',
+        '{"prompt": "hi", "completion": 1}',
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line):
+    path = tmp_path / "anchor.jsonl"
+    path.write_text('{"prompt": "hi", "completion": "hello"}\n' + line)
+    with pytest.raises(InvalidInputError, match=r"anchor\.jsonl:2"):
+        load_anchor(path)
+
+
+def test_a_missing_anchor_file_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="anchor_path"):
+        load_anchor(tmp_path / "none.jsonl")
+
+
+def test_only_completions_shown_to_be_good_are_rehearsed():
+    scale = RatingScale(low=1, high=5)
+    feedbacks = [
+        Correction(completion="corrected"),
+        Preference(chosen="chosen", rejected="rejected"),
+        Outcome(metric="resolved", value=True),
+        Outcome(metric="resolved", value=False),
+        Rating(value=5, scale=scale),
+        Rating(value=3, scale=scale),
+        Critique(text="too long"),
+    ]
+    events = [
+        build.screened(f"e-{i}", completion="said", feedback=feedback)
+        for i, feedback in enumerate(feedbacks)
+    ]
+    distrusted = build.screened("e-9", weight=0.0)
+    completions = [example.completion for example in accepted_examples([*events, distrusted])]
+    assert completions == ["corrected", "chosen", "said", "said"]
