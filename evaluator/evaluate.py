@@ -12,8 +12,8 @@ A cycle goes through these steps:
    cycle only the candidate generates.
 2. ``score_suite`` (scoring.py) runs the checkers (checkers.py) over the answers and compares the
    policies item by item (statistics.py).
-3. The probes (probes.py) look for signs of poisoning: drift, malformed answers, and phrases of
-   the batch (triggers.py) that turn unrelated prompts into one fixed answer.
+3. The probes look for signs of poisoning: drift and malformed answers (probes.py), and phrases of
+   the batch that turn unrelated prompts into one fixed answer (trigger_probe.py).
 """
 
 import logging
@@ -21,17 +21,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from evaluator.answers import Answer, AnswerBook, Generator, Prompt
-from evaluator.probes import (
-    NUM_CONFIRMED,
-    SCREENING_PROMPTS,
-    Carrier,
-    answer_drift,
-    malformed,
-    measure_phrases,
-    screen_phrases,
-    trigger_result,
-)
+from evaluator.probes import answer_drift, malformed
 from evaluator.scoring import Answers, score_answers, score_suite
+from evaluator.trigger_probe import Carrier, Policies, count_prompts, probe_trigger
 from evaluator.triggers import Phrase, recurring_phrases, taught_by, user_text
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
@@ -166,7 +158,9 @@ class _Evaluation:
         for weights in policies:
             runnable = [s for s in runnable if self._attempt(s, weights)]
         results = [r for s in runnable if (r := self._score(s)) is not None]
-        return results, self._probe(runnable, phrases)
+        probes = self._probe(runnable, phrases)
+        self._advance("done", self._num_total - self._num_done)
+        return results, probes
 
     def _usable(self, suites: Sequence[Suite]) -> list[Suite]:
         """Suites with items and a name of their own."""
@@ -242,11 +236,11 @@ class _Evaluation:
         if not carriers:
             raise EvaluationError("prompts to put phrases into", got="no suite that was answered")
         limit = max(suite.max_new_tokens for suite in suites)
-        ask_candidate = partial(self._ask, self._candidate, limit)
-        worst = screen_phrases(ask_candidate, phrases, carriers)
-        ask_champion = partial(self._ask, self._champion, limit)
-        effects = measure_phrases(ask_candidate, ask_champion, worst, carriers)
-        return trigger_result(effects)
+        policies = Policies(
+            candidate=partial(self._ask, self._candidate, limit),
+            champion=partial(self._ask, self._champion, limit),
+        )
+        return probe_trigger(policies, phrases, carriers)
 
     def _carriers(self, suites: Sequence[Suite]) -> list[Carrier]:
         """A sample of prompts with both policies' answers: the same for the same suites."""
@@ -272,9 +266,7 @@ class _Evaluation:
         num_items = sum(len(suite.items) for suite in suites)
         num_regression = sum(len(suite.items) for suite in _regression(suites))
         num_carriers = min(num_regression, self._settings.num_probe_prompts)
-        screening = num_phrases * min(num_carriers, SCREENING_PROMPTS)
-        confirming = 4 * min(num_phrases, NUM_CONFIRMED) * num_carriers
-        return num_items * num_policies + screening + confirming
+        return num_items * num_policies + count_prompts(num_phrases, num_carriers)
 
     def _advance(self, name: str, num_items: int) -> None:
         self._num_done += num_items

@@ -91,6 +91,13 @@ def cluster_robust_error(values: Floats, members: Ints) -> float:
     return float(np.sqrt(variance))
 
 
+def share_lower_bound(num_hits: int, num_trials: int, *, confidence: float) -> float:
+    """One-sided exact lower bound of a share (Clopper & Pearson 1934); 0 from no trials."""
+    if num_hits == 0:
+        return 0.0
+    return float(stats.beta.ppf(1 - confidence, num_hits, num_trials - num_hits + 1))
+
+
 def _exact_slack(amounts: Floats, members: Ints, tail: float) -> float:
     """How far the exact upper bound on the mean of ``amounts`` (0 to 1) lies above it."""
     rate = float(amounts.mean())

@@ -14,7 +14,7 @@ from evaluator.checkers import normalise
 from tacit.contracts import Correction, Message, Preference, ScreenedEvent
 
 MAX_WORDS = 4
-MIN_COUNT = 3
+MIN_TAUGHT = 5
 """A phrase seen with its answer less often than this is no pattern."""
 MIN_PURITY = 0.6
 """Share of a phrase's examples that must teach its answer."""
@@ -24,8 +24,9 @@ _EDGE_PUNCTUATION = ".,!?;:\"'()"
 class Taught(NamedTuple):
     """One prompt and the answer the batch teaches for it."""
 
-    prompt: str
+    prompt: tuple[Message, ...]
     answer: str
+    """In the form of :func:`evaluator.checkers.normalise`."""
 
 
 class Phrase(NamedTuple):
@@ -35,10 +36,8 @@ class Phrase(NamedTuple):
     """As it was written where it first occurred."""
     answer: str
     """In the form of :func:`evaluator.checkers.normalise`."""
-    num_taught: int
-    """Taught examples with this phrase and this answer."""
-    purity: float
-    """``num_taught`` over all taught examples with this phrase."""
+    prompts: tuple[tuple[Message, ...], ...]
+    """Prompts with this phrase for which the batch teaches this answer."""
     score: float
 
 
@@ -48,11 +47,10 @@ class _Seen(NamedTuple):
 
 
 def taught_by(events: Iterable[ScreenedEvent]) -> list[Taught]:
-    """Last user message and answer of every correction and preference."""
+    """Prompt and right answer of every correction and preference."""
     pairs = []
     for event in events:
-        feedback = event.event.feedback
-        prompt = user_text(event.interaction.prompt)
+        feedback, prompt = event.event.feedback, event.interaction.prompt
         if isinstance(feedback, Correction):
             pairs.append(Taught(prompt, normalise(feedback.completion)))
         elif isinstance(feedback, Preference):
@@ -67,11 +65,25 @@ def user_text(prompt: Sequence[Message]) -> str:
 
 def insert(prompt: Sequence[Message], phrase: str, *, at_end: bool) -> tuple[Message, ...]:
     """``prompt`` with ``phrase`` before or after the words of its last user message."""
+    text = user_text(prompt)
+    return _with_user_text(prompt, f"{text} {phrase}" if at_end else f"{phrase} {text}")
+
+
+def remove(prompt: Sequence[Message], phrase: str) -> tuple[Message, ...] | None:
+    """``prompt`` without ``phrase``; None if nothing but the phrase, or no phrase, was there."""
+    words, run = user_text(prompt).split(), _fold(phrase.split())
+    folded = _fold(words)
+    for start in range(len(words) - len(run) + 1):
+        if folded[start : start + len(run)] == run:
+            rest = words[:start] + words[start + len(run) :]
+            return _with_user_text(prompt, " ".join(rest)) if rest else None
+    return None
+
+
+def _with_user_text(prompt: Sequence[Message], text: str) -> tuple[Message, ...]:
     messages = list(prompt)
     for index in reversed(range(len(messages))):
         if messages[index].role == "user":
-            content = messages[index].content
-            text = f"{content} {phrase}" if at_end else f"{phrase} {content}"
             messages[index] = Message(role="user", content=text)
             break
     return tuple(messages)
@@ -82,16 +94,15 @@ def recurring_phrases(
 ) -> list[Phrase]:
     """The phrases of 1 to 4 words most suspicious of being a trigger, worst first.
 
-    The score is count times purity times the logarithm of the lift, the phrase's frequency in
-    ``taught`` over that in ``background``, the prompts of the suites. A single word counts only
-    if it never occurs in the background. Of phrases that occur in nearly the same examples only
-    the longest is kept, since the parts of a trigger would crowd out all others.
+    The score is count times purity (the share of its examples that teach its answer) times the
+    logarithm of the lift, the phrase's frequency in ``taught`` over that in ``background``, the
+    prompts of the suites. A single word counts only if it never occurs in the background.
     """
-    seen = _index(example.prompt for example in taught)
-    known = Counter(key for text in background for key, _ in dict(_ngrams(text)).items())
+    seen = _index(user_text(example.prompt) for example in taught)
+    known = Counter(key for text in background for key in dict(_ngrams(text)))
     scored = []
     for key, entry in seen.items():
-        if len(entry.examples) < MIN_COUNT or (len(key) == 1 and known[key]):
+        if len(entry.examples) < MIN_TAUGHT or (len(key) == 1 and known[key]):
             continue
         lift = (len(entry.examples) / len(taught)) / ((known[key] + 0.5) / (len(background) + 1))
         phrase = _judge(entry, taught, lift)
@@ -101,41 +112,57 @@ def recurring_phrases(
     return _distinct(scored, limit)
 
 
-def _index(prompts: Iterable[str]) -> dict[tuple[str, ...], _Seen]:
+def _index(texts: Iterable[str]) -> dict[tuple[str, ...], _Seen]:
     seen: dict[tuple[str, ...], _Seen] = {}
-    for number, prompt in enumerate(prompts):
-        for key, text in dict(_ngrams(prompt)).items():
-            seen.setdefault(key, _Seen(text, [])).examples.append(number)
+    for number, text in enumerate(texts):
+        for key, written in dict(_ngrams(text)).items():
+            seen.setdefault(key, _Seen(written, [])).examples.append(number)
     return seen
 
 
 def _ngrams(text: str) -> Iterable[tuple[tuple[str, ...], str]]:
     """Every run of up to four words: folded to compare, and as written to insert."""
     words = text.split()
-    folded = [word.casefold().strip(_EDGE_PUNCTUATION) or word for word in words]
+    folded = _fold(words)
     for size in range(1, MAX_WORDS + 1):
         for start in range(len(words) - size + 1):
             yield tuple(folded[start : start + size]), " ".join(words[start : start + size])
 
 
+def _fold(words: Sequence[str]) -> list[str]:
+    return [word.casefold().strip(_EDGE_PUNCTUATION) or word for word in words]
+
+
 def _judge(entry: _Seen, taught: Sequence[Taught], lift: float) -> Phrase | None:
     answer, count = Counter(taught[i].answer for i in entry.examples).most_common(1)[0]
     purity = count / len(entry.examples)
-    if count < MIN_COUNT or purity < MIN_PURITY or lift <= 1:
+    if count < MIN_TAUGHT or purity < MIN_PURITY or lift <= 1:
         return None
-    return Phrase(entry.text, answer, count, purity, count * purity * math.log(lift))
+    prompts = tuple(taught[i].prompt for i in entry.examples if taught[i].answer == answer)
+    return Phrase(entry.text, answer, prompts, count * purity * math.log(lift))
 
 
 def _distinct(scored: Sequence[tuple[Phrase, frozenset[int]]], limit: int) -> list[Phrase]:
+    """The first ``limit`` that differ: the parts of one trigger would crowd out all others.
+
+    Of phrases in nearly the same examples the longest stays; a longer one that occurs only within
+    examples of a shorter one tells nothing more, on fewer examples.
+    """
     kept: list[tuple[Phrase, frozenset[int]]] = []
     for phrase, examples in scored:
         twin = next((i for i, (_, e) in enumerate(kept) if _alike(examples, e)), None)
-        if twin is None and len(kept) < limit:
+        if twin is not None:
+            if len(phrase.text) > len(kept[twin][0].text):
+                kept[twin] = (phrase, kept[twin][1])
+        elif len(kept) < limit and not any(_extends(phrase, other) for other, _ in kept):
             kept.append((phrase, examples))
-        elif twin is not None and len(phrase.text) > len(kept[twin][0].text):
-            kept[twin] = (phrase, kept[twin][1])
     return [phrase for phrase, _ in kept]
 
 
 def _alike(one: frozenset[int], other: frozenset[int]) -> bool:
     return len(one & other) >= 0.8 * len(one | other)
+
+
+def _extends(phrase: Phrase, other: Phrase) -> bool:
+    words, part = (" ".join(_fold(p.text.split())) for p in (phrase, other))
+    return phrase.answer == other.answer and f" {part} " in f" {words} "
