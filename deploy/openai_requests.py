@@ -15,17 +15,15 @@ from tacit.contracts import Message, SamplingParameters
 from tacit.contracts.base import Identifier
 from tacit.errors import InvalidInputError, NotFoundError
 
-_WITHOUT_BEARING = frozenset(
-    [
-        "store",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "parallel_tool_calls",
-    ]
-)
+_WITHOUT_BEARING = {
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+}
 _ONLY_NEUTRAL: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (0, None),
     "presence_penalty": (0, None),

@@ -9,12 +9,19 @@ A release is never changed. Rolling back makes a new one that points at older we
 the approval those had.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import exc, select
 from sqlalchemy.orm import Session
 
+from deploy.history import (
+    named_release,
+    read_release,
+    release_before,
+    release_rows,
+    top_release,
+)
 from deploy.tables import ReleaseRow, ReplicaRow
 from deploy.verify import check_bundle, check_evidence, open_decision, read_bundle
 from tacit.checkpoints import CheckpointStore
@@ -62,9 +69,9 @@ class ReleaseDesk:
         """
         decision = open_decision(decision_envelope, verifier=self._signer)
         if decision.kind != "genesis":
-            raise ConflictError("a genesis decision", got=f"a {decision.kind} decision")
+            raise IntegrityError("a genesis decision", got=f"a {decision.kind} decision")
         check_evidence(decision, policy=policy, candidate=None, report=None, batch=None)
-        top = _top(session, policy)
+        top = top_release(session, policy)
         if top is not None:
             if top.decision_digest == decision.digest():
                 return top
@@ -101,7 +108,7 @@ class ReleaseDesk:
         if decision.kind != "gate":
             raise IntegrityError("a gate decision", got=f"a {decision.kind} decision")
         check_evidence(decision, policy=policy, candidate=candidate, report=report, batch=batch)
-        top = _top(session, policy)
+        top = top_release(session, policy)
         if top is not None and top.decision_digest == decision.digest():
             return top
         _check_follows(session, candidate, decision, top)
@@ -123,10 +130,10 @@ class ReleaseDesk:
         Raises NotFoundError on an unknown ``to``, ConflictError with nothing to go back to or when
         another release was made at the same time, IntegrityError if the older release was altered.
         """
-        top = _top(session, policy)
+        top = top_release(session, policy)
         if top is None:
             raise ConflictError(f"a release of policy line {policy!r}", got="none")
-        target = _named(session, top, to) if to is not None else _before(session, top)
+        target = named_release(session, top, to) if to is not None else release_before(session, top)
         evidence = read_bundle(target.bundle)
         # Signing what an altered row says would make the alteration look approved.
         check_bundle(evidence, policy=policy, verifier=self._signer)
@@ -143,7 +150,7 @@ class ReleaseDesk:
         """
         if release.rollback_of is None:
             return []
-        rows = [r for r in _rows(session, policy) if r.sequence < release.sequence]
+        rows = [r for r in release_rows(session, policy) if r.sequence < release.sequence]
         kept = max(r.sequence for r in rows if r.weights == release.weights)
         bundles = [read_bundle(r.bundle) for r in reversed(rows) if r.sequence > kept]
         return list(dict.fromkeys(b.batch.digest() for b in bundles if b.batch is not None))
@@ -151,7 +158,7 @@ class ReleaseDesk:
     def current(self, policy: str) -> Release | None:
         """What should serve now."""
         with self.database.reader() as session:
-            return _top(session, policy)
+            return top_release(session, policy)
 
     def anchor(self, policy: str) -> Digest:
         """Weights of the first release of the line. Raises NotFoundError."""
@@ -166,7 +173,7 @@ class ReleaseDesk:
     def history(self, policy: str) -> list[Release]:
         """All releases of the line, newest first."""
         with self.database.reader() as session:
-            return [_parse(row) for row in _rows(session, policy)]
+            return [read_release(row) for row in release_rows(session, policy)]
 
     def replicas(self, policy: str) -> list[ReplicaRow]:
         """What each serving replica of the line runs, and what it refused."""
@@ -237,8 +244,8 @@ def _check_follows(
 ) -> None:
     used = [
         r
-        for r in _rows(session, candidate.policy)
-        if _parse(r).decision_digest == decision.digest()
+        for r in release_rows(session, candidate.policy)
+        if read_release(r).decision_digest == decision.digest()
     ]
     if used:
         raise ConflictError(
@@ -263,46 +270,3 @@ def _check_in_time(decision: Decision, now: datetime) -> None:
             got=now.isoformat(),
             mend="The next cycle makes a new candidate to decide on.",
         )
-
-
-def _named(session: Session, top: Release, to: str) -> ReleaseRow:
-    row = session.get(ReleaseRow, to)
-    if row is None or row.policy != top.policy:
-        raise NotFoundError(
-            f"a release of policy line {top.policy!r}",
-            got=to,
-            mend="`tacit status` and GET /v1/releases list them.",
-        )
-    if row.weights == top.weights:
-        raise ConflictError("a release with other weights than serve now", got=to)
-    return row
-
-
-def _before(session: Session, top: Release) -> ReleaseRow:
-    # Counted from where the current weights were first released: two rollbacks in a row go two
-    # steps back rather than forward again to what the first one took out.
-    rows = _rows(session, top.policy)
-    origin = min(r.sequence for r in rows if r.weights == top.weights)
-    for row in rows:
-        if row.sequence < origin:
-            return row
-    raise ConflictError(
-        f"a release before {top.release_id} with other weights",
-        got="none",
-        mend="`--to RELEASE` names any release, newer weights too.",
-    )
-
-
-def _rows(session: Session, policy: str) -> Sequence[ReleaseRow]:
-    query = select(ReleaseRow).where(ReleaseRow.policy == policy)
-    return session.scalars(query.order_by(ReleaseRow.sequence.desc())).all()
-
-
-def _top(session: Session, policy: str) -> Release | None:
-    query = select(ReleaseRow).where(ReleaseRow.policy == policy)
-    row = session.scalar(query.order_by(ReleaseRow.sequence.desc()).limit(1))
-    return None if row is None else _parse(row)
-
-
-def _parse(row: ReleaseRow) -> Release:
-    return Release.model_validate_json(row.payload)

@@ -69,10 +69,11 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         engine.start()
         watcher.start()
-        yield
-        await run_in_threadpool(watcher.close)
-        await run_in_threadpool(engine.close)
-        await run_in_threadpool(recorder.close)
+        try:
+            yield
+        finally:
+            for close in (watcher.close, engine.close, recorder.close):
+                await run_in_threadpool(close)
 
     app = FastAPI(title="Tacit serving", lifespan=lifespan)
     install_openai_errors(app)

@@ -22,7 +22,7 @@ from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Release, sha256_digest, utc_now
 from tacit.database import Database
-from tacit.errors import IntegrityError, TacitError
+from tacit.errors import IntegrityError, TacitError, UnavailableError
 from tacit.signing import Verifier
 
 logger = logging.getLogger(__name__)
@@ -73,10 +73,13 @@ class ReleaseWatcher:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._database.session() as session:
-            row = session.get(ReplicaRow, self.replica_id)
-            if row is not None:
-                session.delete(row)
+        try:
+            with self._database.session() as session:
+                row = session.get(ReplicaRow, self.replica_id)
+                if row is not None:
+                    session.delete(row)
+        except UnavailableError as error:
+            logger.warning("the row of %s stays: %s", self.replica_id, error)
 
     def check(self) -> None:
         """One look at the releases. Raises UnavailableError if the database is away."""

@@ -1,6 +1,5 @@
 """One answer in the making: tokens, their logprobs, and the text that may be shown so far."""
 
-import logging
 from concurrent.futures import Future
 from typing import Any
 
@@ -8,8 +7,6 @@ import torch
 
 from deploy.engines.base import Delta, FinishReason, Generation, GenerationRequest, Ticket
 from tacit.policies import Policy
-
-logger = logging.getLogger(__name__)
 
 _UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 

@@ -117,7 +117,7 @@ def test_sampled_tokens_follow_the_distribution(store: CheckpointStore) -> None:
 
 
 def test_a_stop_string_ends_the_answer_before_it(store: CheckpointStore) -> None:
-    with running(store, checkpoint(store)) as engine:
+    with running(store, checkpoint(store, 1)) as engine:
         (whole,) = answers(engine, asking(max_tokens=16))
         middle = whole.text[len(whole.text) // 2 :][:2]
         (cut,) = answers(engine, asking(max_tokens=16, stop=("never there", middle)))
@@ -129,7 +129,7 @@ def test_a_stop_string_ends_the_answer_before_it(store: CheckpointStore) -> None
 
 @pytest.mark.parametrize("with_stop", [False, True])
 def test_deltas_add_up_to_the_answer(store: CheckpointStore, with_stop: bool) -> None:
-    with running(store, checkpoint(store)) as engine:
+    with running(store, checkpoint(store, 1)) as engine:
         (whole,) = answers(engine, asking(max_tokens=16))
         stop = (whole.text[-3:],) if with_stop else ()
         deltas: list[Delta] = []

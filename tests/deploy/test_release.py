@@ -72,6 +72,12 @@ def test_another_genesis_is_refused(
     scene.first()
     with pytest.raises(ConflictError, match="without a release; got r-default-0"):
         scene.first(1)
+    gate = scene.seal(scene.evidence(1).decision)
+    with (
+        pytest.raises(IntegrityError, match="a genesis decision; got a gate decision"),
+        sqlite_database.session() as session,
+    ):
+        scene.desk.first(session, "default", gate, by="ada")
 
 
 def _with(shown: Evidence, **changed: Any) -> Evidence:

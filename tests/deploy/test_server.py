@@ -36,10 +36,13 @@ class Serving:
     keys: KeyStore
     key: str
     recorded: list[Interaction] = field(default_factory=list)
+    http: httpx.Client = field(default_factory=httpx.Client)
 
     @property
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, http_client=self.http
+        )
 
     def ask(self, **fields: Any) -> Any:
         values = {"model": "default", "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
@@ -64,7 +67,7 @@ def serving(
     store: CheckpointStore,
     folder: Path,
     *,
-    ready: bool = True,
+    variant: int | None = 1,
     record: Callable[[Interaction], None] | None = None,
     engine: TransformersEngine | None = None,
     **deploy: Any,
@@ -82,11 +85,12 @@ def serving(
         record=record or running.recorded.append,
         engine=engine,
     )
-    first = scene.first() if ready else None
+    first = None if variant is None else scene.first(variant)
     with listening(app) as running.url:
         if first is not None:
             until(lambda: running.serves(first))
-        yield running
+        with running.http:
+            yield running
 
 
 def greedy(store: CheckpointStore, weights: Digest, max_tokens: int = 8) -> Any:
@@ -254,7 +258,7 @@ def test_every_request_survives_swaps_and_gets_one_policys_answer(
         for thread in threads:
             thread.start()
         releases = [server.line.desk.history("default")[0]]
-        for variant in (1, 2):
+        for variant in (2, 3):
             until(lambda: len(answers) >= 20 * len(releases) or failures)
             releases.append(server.line.promote(server.line.evidence(variant)))
             until(lambda: server.serves(releases[-1]))
@@ -271,6 +275,8 @@ def test_every_request_survives_swaps_and_gets_one_policys_answer(
     assert len(set(expected.values())) == 3
     assert {model for model, _ in answers} == set(expected)
     assert [text for model, text in answers if text != expected[model]] == []
+    recorded = {(i.policy_version, i.completion_ids) for i in server.recorded}
+    assert recorded == {(version(r.weights), greedy(store, r.weights).token_ids) for r in releases}
     assert len(server.recorded) == len(answers)
 
 
@@ -278,7 +284,7 @@ def test_tampered_release_is_refused_and_the_old_one_keeps_serving(
     database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
     with serving(database, store, tmp_path) as server:
-        shown = server.line.evidence(1)
+        shown = server.line.evidence(2)
         path = store.path(shown.candidate.weights) / "model.safetensors"
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
@@ -296,7 +302,7 @@ def test_tampered_release_is_refused_and_the_old_one_keeps_serving(
 def test_without_a_release_the_server_is_up_but_not_ready(
     sqlite_database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
-    with serving(sqlite_database, store, tmp_path, ready=False) as server:
+    with serving(sqlite_database, store, tmp_path, variant=None) as server:
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         assert httpx.get(f"{server.url}/readyz").status_code == 503
         assert server.client.models.list().data == []
@@ -321,18 +327,18 @@ def test_models_are_the_line_and_its_version(
             server.client.models.retrieve("gpt-9")
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer tacit.a.b"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/models/default"])
 def test_without_a_good_key_nothing_opens(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path, header: str | None, path: str
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
-    with serving(sqlite_database, store, tmp_path, ready=False) as server:
-        method = "POST" if "chat" in path else "GET"
-        headers = {} if header is None else {"Authorization": header}
-        answer = httpx.request(method, server.url + path, content=b"{", headers=headers)
-    assert answer.status_code == 401
-    assert answer.json()["error"]["type"] == "authentication_error"
-    assert answer.json()["error"]["code"] == "invalid_api_key"
+    asked = [("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/default")]
+    with serving(sqlite_database, store, tmp_path, variant=None) as server:
+        for header in (None, "", "Bearer", "Basic abc", f"Basic {server.key}", "Bearer tacit.a.b"):
+            headers = {} if header is None else {"Authorization": header}
+            for method, path in asked:
+                answer = httpx.request(method, server.url + path, content=b"{", headers=headers)
+                assert answer.status_code == 401, (header, path)
+                assert answer.json()["error"]["type"] == "authentication_error"
+                assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
 def test_a_key_for_something_else_is_not_allowed(
@@ -371,6 +377,10 @@ def test_an_unknown_model_is_not_found(
         assert httpx.get(f"{server.url}/v1/nowhere").json()["error"]["code"] == "not_found"
 
 
+def _asking(**changed: Any) -> dict[str, Any]:
+    return {"model": "default", "messages": MESSAGES, **changed}
+
+
 _BAD: list[tuple[Any, str]] = [
     (b"{", "JSON in the request's body"),
     (b"\xff", "JSON in the request's body"),
@@ -378,22 +388,24 @@ _BAD: list[tuple[Any, str]] = [
     ([], "a chat completion request"),
     ({"messages": MESSAGES}, "model"),
     ({"model": "default"}, "messages"),
-    ({"messages": []}, "messages"),
-    ({"messages": [{"role": "user", "content": "a\x00b"}]}, "messages of text"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
-    ({"temperature": -1}, "temperature"),
-    ({"top_p": 0}, "top_p"),
-    ({"max_tokens": 0}, "max_tokens"),
-    ({"max_tokens": 100_000}, "max_tokens of at most 256"),
-    ({"max_tokens": 256}, "at most 256 tokens together"),
-    ({"n": 17}, "n of at most 16"),
-    ({"stop": ""}, "stop"),
-    ({"user": "someone@example.com"}, "user"),
-    ({"tools": [{}]}, "tools"),
-    ({"frequency_penalty": 0.5}, "frequency_penalty"),
-    ({"top_logprobs": 3}, "top_logprobs"),
-    ({"top_k": 3}, "top_k"),
+    (_asking(messages=[]), "messages"),
+    (_asking(messages=[{"role": "user", "content": "a\x00b"}]), "messages of text"),
+    (_asking(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "type"),
+    (_asking(messages=[{"role": "robot", "content": "x"}]), "role"),
+    (_asking(messages=[{"role": "user", "content": "\ud800"}]), "content"),
+    (_asking(temperature=-1), "temperature"),
+    (_asking(temperature=float("nan")), "temperature"),
+    (_asking(top_p=0), "top_p"),
+    (_asking(max_tokens=0), "max_tokens"),
+    (_asking(max_tokens=100_000), "max_tokens of at most 256"),
+    (_asking(max_tokens=256), "at most 256 tokens together"),
+    (_asking(n=17), "n of at most 16"),
+    (_asking(stop=""), "stop"),
+    (_asking(user="someone@example.com"), "user"),
+    (_asking(tools=[{}]), "tools"),
+    (_asking(frequency_penalty=0.5), "frequency_penalty"),
+    (_asking(top_logprobs=3), "top_logprobs"),
+    (_asking(top_k=3), "top_k"),
 ]
 
 
@@ -401,16 +413,11 @@ def test_bad_requests_are_told_what_is_wrong(
     sqlite_database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
     with serving(sqlite_database, store, tmp_path) as server:
-        for bad, says in _BAD:
-            whole = isinstance(bad, dict) and ("model" in bad or len(bad) > 1)
-            full = "messages" in bad and len(bad) == 1 and says == "model"
-            body = bad
-            if isinstance(bad, dict) and not whole and not full:
-                body = {"model": "default", "messages": MESSAGES, **bad}
+        for body, says in _BAD:
             answer = server.post(body)
             error = answer.json()["error"]
-            assert answer.status_code == 422, (bad, error)
-            assert says in error["message"], (bad, error)
+            assert answer.status_code == 422, (body, error)
+            assert says in error["message"], (body, error)
             assert error["type"] == "invalid_request_error"
         assert server.ask().choices[0].message.content
     assert len(server.recorded) == 1
@@ -439,7 +446,7 @@ def test_neutral_and_irrelevant_parameters_are_let_pass(
 def test_a_request_that_is_too_large_is_refused_unread(
     sqlite_database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
-    with serving(sqlite_database, store, tmp_path, ready=False, max_request_bytes=1_000) as server:
+    with serving(sqlite_database, store, tmp_path, variant=None, max_request_bytes=1_000) as server:
         answer = server.post({"model": "default", "messages": "x" * 2_000})
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "request_too_large"
