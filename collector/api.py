@@ -17,6 +17,7 @@ from collector.ingest import Ingestor, Receipt
 from collector.parse import parse_event, require_admissible
 from collector.store import EventStore
 from tacit.contracts import EventStatus, FeedbackEvent
+from tacit.contracts.base import Identifier, Name
 from tacit.errors import (
     ConflictError,
     InvalidInputError,
@@ -47,7 +48,9 @@ def create_router(*, ingestor: Ingestor, store: EventStore, keys: KeyStore) -> A
         return await run_in_threadpool(_take, raw, kind, sender, ingestor)
 
     @router.get("/v1/feedback/{event_id}")
-    def feedback_status(event_id: str, request: Request, source: str | None = None) -> JSONResponse:
+    def feedback_status(
+        event_id: Identifier, request: Request, source: Name | None = None
+    ) -> JSONResponse:
         """What became of an event."""
         reader = bearer_principal(keys, request)
         if Scope.READ not in reader.scopes:
