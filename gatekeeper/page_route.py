@@ -1,0 +1,107 @@
+"""How every review page answers: strict headers, and errors as pages.
+
+The Content-Security-Policy allows no script at all, so text that got into a page by mistake could
+not run even if it were not escaped.
+"""
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gatekeeper import presentation
+from tacit.contracts import short
+from tacit.errors import InvalidInputError, NotAuthenticatedError, TacitError
+
+FOLDER = Path(__file__).parent
+MAX_FORM_BYTES = 64 * 1024
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+templates = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%-d %b %Y, %H:%M UTC")
+
+
+templates.filters.update(
+    short=short,
+    moment=_moment,
+    points=presentation.points,
+    percent=presentation.percent,
+    safe_link=presentation.safe_link,
+)
+templates.globals.update(
+    quantity=presentation.quantity,
+    criterion_plot=presentation.criterion_plot,
+    entry_summary=presentation.entry_summary,
+    headlines=presentation.HEADLINES,
+    max_flips=presentation.MAX_FLIPS,
+    plot_width=presentation.PLOT_WIDTH,
+)
+
+
+def render(name: str, *, code: int = 200, **values: Any) -> HTMLResponse:
+    """A template as a response; everything in it is escaped."""
+    values.setdefault("login", None)
+    return HTMLResponse(templates.get_template(name).render(values), code)
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are pages too: to the login where there is none, else what is wrong."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler FastAPI would use, with headers and error pages around it."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                _require_small(request)
+                response = await handle(request)
+            except TacitError as error:
+                response = _error_page(request, error)
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
+            return response
+
+        return answer
+
+
+def _require_small(request: Request) -> None:
+    if request.method == "POST":
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > MAX_FORM_BYTES:
+            raise InvalidInputError(
+                f"a form of at most {MAX_FORM_BYTES} bytes", got=f"{length or 'unknown'} bytes"
+            )
+
+
+def _error_page(request: Request, error: TacitError) -> Response:
+    if isinstance(error, NotAuthenticatedError) and request.url.path != "/login":
+        target = request.url.path if request.method == "GET" else "/"
+        return RedirectResponse(f"/login?next={quote(target)}", HTTPStatus.SEE_OTHER)
+    title = HTTPStatus(error.status).phrase
+    return render("error.html", code=error.status, error=error, title=title)
