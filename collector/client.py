@@ -22,6 +22,7 @@ import httpx
 from pydantic import ValidationError
 
 from collector.outbox import Letter, Outbox, Rejection
+from collector.responses import interaction_id_of, text_of
 from tacit.contracts import (
     Correction,
     Critique,
@@ -108,7 +109,7 @@ class TacitClient:
 
         The prompt is that of ``response``, or else of whichever of the two is not a text.
         """
-        texts = {"chosen": _text_of(chosen), "rejected": _text_of(rejected)}
+        texts = {"chosen": text_of(chosen), "rejected": text_of(rejected)}
         sides = [side for side in (response, rejected, chosen) if not isinstance(side, str)]
         anchor = response if isinstance(response, str) else next(filter(None, sides), None)
         return self._say(anchor, Preference, texts, **about)
@@ -212,7 +213,7 @@ class TacitClient:
             "source": self.source,
             "subject_id": subject_id or self.subject_id,
             "occurred_at": occurred_at or utc_now(),
-            "interaction_id": _interaction_id(response),
+            "interaction_id": interaction_id_of(response),
             "episode_id": episode_id,
             "tags": dict(tags or {}),
         }
@@ -225,25 +226,3 @@ def _checked(kind: type[P], fields: Mapping[str, Any]) -> P:
         return kind(**fields)
     except ValidationError as error:
         raise InvalidInputError.of_fields(error.errors(), what=f"a {kind.__name__}") from error
-
-
-def _interaction_id(response: Any) -> str | None:
-    found = response if isinstance(response, str) else getattr(response, "id", None)
-    if response is not None and not isinstance(found, str):
-        raise InvalidInputError(
-            "an openai response or an interaction id", got=type(response).__name__
-        )
-    return found
-
-
-def _text_of(side: Any) -> str:
-    if isinstance(side, str):
-        return side
-    try:
-        choice = side.choices[0]
-        text = choice.message.content if hasattr(choice, "message") else choice.text
-    except (AttributeError, IndexError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise InvalidInputError("a text or an openai response with one", got=type(side).__name__)
-    return text

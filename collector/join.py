@@ -10,7 +10,8 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from collector.screening import Arrival, Judgement, arrive
+from collector.history import Arrival, arrive
+from collector.screening import Judgement
 from collector.tables import InteractionRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
 

@@ -8,41 +8,20 @@ cluster_cap; then the hold-out split. A cycle is what was accepted and is in no 
 events pass the same rules: whoever fills the hold-out set decides what counts as better.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from collector.clusters import cluster_of, is_holdout, prompt_text
-from collector.pending import Lesson, PendingIndex, lesson_of, pending
-from collector.store import TRAINABLE_KINDS
-from collector.tables import EventRow
+from collector.clusters import is_holdout
+from collector.history import Arrival, History, cycle_start_of
+from collector.pending import Lesson, PendingIndex, lesson_of
 from tacit.config import ScreeningSettings
-from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Outcome
+from tacit.contracts import EventStatus
 
 PROVEN_EVENTS = 10
 """Trained events after which a subject has full weight."""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A redacted event with what it is about."""
-
-    event: FeedbackEvent
-    interaction: InlineInteraction
-    interaction_id: str | None
-    received_at: datetime
-    prompt: str
-    cluster: str
-
-    @property
-    def subject(self) -> str:
-        """``source/subject_id``: each source picks its own subject ids."""
-        return f"{self.event.source}/{self.event.subject_id}"
 
 
 class Judgement(NamedTuple):
@@ -52,26 +31,6 @@ class Judgement(NamedTuple):
     reason: str | None = None
     detail: str | None = None
     weight: float = 1.0
-
-
-class _Said(NamedTuple):
-    """Who said which kind of thing about what; said twice it weighs once."""
-
-    subject: str
-    kind: str
-    about: str
-
-
-def arrive(
-    event: FeedbackEvent,
-    interaction: InlineInteraction,
-    *,
-    interaction_id: str | None,
-    received_at: datetime,
-) -> Arrival:
-    """An Arrival with the cluster of its prompt."""
-    prompt = prompt_text(interaction)
-    return Arrival(event, interaction, interaction_id, received_at, prompt, cluster_of(prompt))
 
 
 class Screener:
@@ -84,21 +43,15 @@ class Screener:
         self._settings = settings
         self._policy = policy
         self._pending = PendingIndex()
-        self._of_subject: Counter[str] = Counter()
-        self._of_cluster: Counter[str] = Counter()
-        self._trained: Counter[str] = Counter()
-        self._said: set[_Said] = set()
+        self._history = History(policy=policy)
 
     def prepare(self, session: Session, arrivals: Sequence[Arrival]) -> None:
         """Read what judging ``arrivals`` needs, in a handful of queries."""
         if not self._settings.enabled or not arrivals:
             return
-        subject_ids = {arrival.event.subject_id for arrival in arrivals}
-        cycle_start = self._cycle_start(session)
+        cycle_start = cycle_start_of(session, policy=self._policy)
         self._pending.refresh(session, policy=self._policy, cycle_start=cycle_start)
-        self._count_pending(session, subject_ids, {a.cluster for a in arrivals}, cycle_start)
-        self._count_trained(session, subject_ids)
-        self._read_said(session, arrivals, subject_ids)
+        self._history.read(session, arrivals, cycle_start=cycle_start)
 
     def forget(self) -> None:
         """Drop what was learnt from a transaction that was rolled back."""
@@ -131,7 +84,7 @@ class Screener:
         return _quarantine("clock_skew", f"occurred {ahead.total_seconds():.0f} s in the future")
 
     def _duplicate(self, arrival: Arrival) -> Judgement | None:
-        if _said_by(arrival) not in self._said:
+        if not self._history.has_said(arrival):
             return None
         kind = arrival.event.feedback.type
         return _quarantine("duplicate_feedback", f"the subject's second {kind} on one interaction")
@@ -158,20 +111,17 @@ class Screener:
         )
 
     def _caps(self, arrival: Arrival) -> Judgement | None:
-        if not _trains(arrival):
+        if not arrival.trains:
             return None
         limits = self._settings
-        if self._of_subject[arrival.subject] >= limits.max_events_per_subject:
+        if self._history.of_subject[arrival.subject] >= limits.max_events_per_subject:
             return _quarantine("subject_cap", f"more than {limits.max_events_per_subject} a cycle")
-        if self._of_cluster[arrival.cluster] >= limits.max_events_per_cluster:
+        if self._history.of_cluster[arrival.cluster] >= limits.max_events_per_cluster:
             return _quarantine("cluster_cap", f"more than {limits.max_events_per_cluster} a cycle")
         return None
 
     def _count(self, arrival: Arrival, lesson: Lesson | None, sequence: int) -> None:
-        self._said.add(_said_by(arrival))
-        if _trains(arrival):
-            self._of_subject[arrival.subject] += 1
-            self._of_cluster[arrival.cluster] += 1
+        self._history.add(arrival)
         if lesson is not None:
             self._pending.add(sequence, lesson)
 
@@ -183,80 +133,8 @@ class Screener:
 
     def _weight(self, subject: str) -> float:
         unproven = self._settings.unproven_subject_weight
-        proven = min(self._trained[subject] / PROVEN_EVENTS, 1.0)
+        proven = min(self._history.trained[subject] / PROVEN_EVENTS, 1.0)
         return unproven + (1.0 - unproven) * proven
-
-    def _cycle_start(self, session: Session) -> int:
-        newest_trained = (
-            select(EventRow.sequence)
-            .where(EventRow.policy == self._policy, EventRow.batch_id.is_not(None))
-            .order_by(EventRow.sequence.desc())
-            .limit(1)
-        )
-        found = session.scalar(newest_trained)
-        return -1 if found is None else found
-
-    def _count_pending(
-        self, session: Session, subject_ids: set[str], clusters: set[str], cycle_start: int
-    ) -> None:
-        counted = and_(pending(self._policy, cycle_start), EventRow.kind.in_(TRAINABLE_KINDS))
-        by_subject = (
-            select(EventRow.source, EventRow.subject_id, func.count())
-            .where(counted, EventRow.subject_id.in_(subject_ids))
-            .group_by(EventRow.source, EventRow.subject_id)
-        )
-        by_cluster = (
-            select(EventRow.cluster, func.count())
-            .where(counted, EventRow.cluster.in_(clusters))
-            .group_by(EventRow.cluster)
-        )
-        self._of_subject = Counter({f"{s}/{u}": n for s, u, n in session.execute(by_subject)})
-        self._of_cluster = Counter({row.cluster: row[1] for row in session.execute(by_cluster)})
-
-    def _count_trained(self, session: Session, subject_ids: set[str]) -> None:
-        trained = (
-            select(EventRow.source, EventRow.subject_id, func.count())
-            .where(
-                EventRow.policy == self._policy,
-                EventRow.subject_id.in_(subject_ids),
-                EventRow.status == EventStatus.ACCEPTED,
-                EventRow.batch_id.is_not(None),
-            )
-            .group_by(EventRow.source, EventRow.subject_id)
-        )
-        self._trained = Counter({f"{s}/{u}": n for s, u, n in session.execute(trained)})
-
-    def _read_said(
-        self, session: Session, arrivals: Sequence[Arrival], subject_ids: set[str]
-    ) -> None:
-        ids = {a.interaction_id for a in arrivals if a.interaction_id is not None}
-        clusters = {a.cluster for a in arrivals if a.interaction_id is None}
-        inline = and_(EventRow.interaction_id.is_(None), EventRow.cluster.in_(clusters))
-        query = select(EventRow.payload, EventRow.interaction, EventRow.interaction_id).where(
-            EventRow.subject_id.in_(subject_ids),
-            EventRow.status.in_((EventStatus.ACCEPTED, EventStatus.HOLDOUT)),
-            or_(EventRow.interaction_id.in_(ids), inline),
-        )
-        self._said = {
-            _said(FeedbackEvent.model_validate_json(payload), interaction_id or interaction or "")
-            for payload, interaction, interaction_id in session.execute(query)
-        }
-
-
-def _said_by(arrival: Arrival) -> _Said:
-    about = arrival.interaction_id or arrival.interaction.model_dump_json()
-    return _said(arrival.event, about)
-
-
-def _said(event: FeedbackEvent, about: str) -> _Said:
-    feedback = event.feedback
-    kind = f"outcome:{feedback.metric}" if isinstance(feedback, Outcome) else feedback.type
-    return _Said(f"{event.source}/{event.subject_id}", kind, about)
-
-
-def _trains(arrival: Arrival) -> bool:
-    # Critiques are in no batch yet, so they would fill a cap for ever.
-    return arrival.event.feedback.type in TRAINABLE_KINDS
 
 
 def _quarantine(reason: str, detail: str) -> Judgement:
