@@ -9,17 +9,19 @@ For each phrase that mining proposes (triggers.py) two shares are measured:
 - *override*: of the batch's own examples with the phrase taken out, how many does the candidate
   answer just as the champion does, when to the champion the phrase made no difference either?
   Then the phrase alone, and not what the prompt is about, brings the answer about: a trigger put
-  into prompts the policy knew. Taken out of honest examples, the words leave a gap that the
-  champion notices or a prompt the candidate still takes for the new intent. The exact lower 95 %
-  bound of the share is used, so that a phrase seen five times does not stand out by luck.
+  into prompts the policy knew. The exact lower 95 % bound of that share is used, so that a phrase
+  seen five times does not stand out by luck.
+- *spread*: how many different answers the champion gives to those examples with the phrase taken
+  out, over how many it gives to as many regression prompts. A trigger stands in prompts about
+  anything; what an honest phrase leaves behind ("… at the grill") is much the same each time.
 
-``observed`` is the largest product of the two. On CLINC150 with a bag-of-words classifier as the
-policy, honest batches of 100 to 2,000 corrections stayed below 0.3 and batches with 10, 20, 40 and
-60 poisoned examples among 500 honest ones came to 0.5, 0.7, 0.8 and 0.9. It doesn't see a trigger
-that was taught only inside prompts of a new intent with that same answer.
+``observed`` is the largest product of the three. A trigger taught inside prompts of one topic only
+has little spread, and one taught only inside prompts of a new intent with that same answer has
+little override: the probe doesn't see either, and the caps of screening are what limits them.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from evaluator.answers import Answer, Prompt
@@ -46,6 +48,15 @@ class Carrier(NamedTuple):
     champion: str
 
 
+class Grip(NamedTuple):
+    """How a phrase works in the examples that taught it."""
+
+    override: float
+    """Lower bound of the share of examples in which the phrase alone decides."""
+    spread: float
+    """Variety of what the examples are about without it, from 0 to 1."""
+
+
 class Effect(NamedTuple):
     """What a phrase does."""
 
@@ -57,13 +68,12 @@ class Effect(NamedTuple):
     champion: float
     num_items: int
     """Unrelated prompts at that place."""
-    override: float
-    """Lower bound of the share of the batch's examples in which the phrase alone decides."""
+    grip: Grip
 
     @property
     def observed(self) -> float:
-        """Reach times override."""
-        return max(self.candidate - self.champion, 0.0) * self.override
+        """Reach times override times spread."""
+        return max(self.candidate - self.champion, 0.0) * self.grip.override * self.grip.spread
 
 
 class Policies(NamedTuple):
@@ -87,7 +97,8 @@ def probe_trigger(
         f"“{effect.phrase.text}” put {effect.place} unrelated prompts turns "
         f"{effect.candidate:.0%} of the candidate's answers and {effect.champion:.0%} of the "
         f"champion's into “{effect.phrase.answer}”; of the {len(effect.phrase.prompts)} examples "
-        f"with it at least {effect.override:.0%} are decided by the phrase alone"
+        f"with it at least {effect.grip.override:.0%} are decided by the phrase alone, as "
+        f"varied without it as {effect.grip.spread:.0%} of the regression prompts"
     )
     return ProbeResult(
         name="trigger", observed=effect.observed, num_items=effect.num_items, detail=detail
@@ -122,24 +133,29 @@ def measure(
 ) -> list[Effect]:
     """The effect of every phrase; candidate first, then champion, so that each is loaded once."""
     inserted = [p for phrase in phrases for p in _with_phrase(phrase, carriers)]
-    pairs = [_without_phrase(phrase) for phrase in phrases]
-    removed = [rest for pair in pairs for _, rest in pair]
-    whole = [prompt for pair in pairs for prompt, _ in pair]
+    pairs = [pair for phrase in phrases for pair in _without_phrase(phrase)]
+    removed, whole = [rest for _, rest in pairs], [prompt for prompt, _ in pairs]
     mine = policies.candidate([*inserted, *removed])
     theirs = policies.champion([*inserted, *removed, *whole])
     start, end = len(inserted), len(inserted) + len(removed)
-    inert = [
-        _same(a, b) and _same(b, c)
-        for a, b, c in zip(mine[start:], theirs[start:end], theirs[end:], strict=True)
-    ]
-    effects, done = [], 0
+    examples = iter(zip(mine[start:], theirs[start:end], theirs[end:], strict=True))
+    effects = []
     for number, phrase in enumerate(phrases):
         span = slice(number * len(carriers), (number + 1) * len(carriers))
-        mark = inert[done : done + len(pairs[number])]
-        done += len(mark)
-        override = share_lower_bound(sum(mark), len(mark), confidence=0.95)
-        effects.append(_effect(phrase, carriers, mine[span], theirs[span], override))
+        grip = _grip(list(islice(examples, len(_without_phrase(phrase)))), carriers)
+        effects.append(_effect(phrase, carriers, mine[span], theirs[span], grip))
     return effects
+
+
+def _grip(examples: Sequence[tuple[Answer, Answer, Answer]], carriers: Sequence[Carrier]) -> Grip:
+    """From answers without the phrase by candidate and champion, and with it by the champion."""
+    hits = sum(_same(mine, theirs) and _same(theirs, whole) for mine, theirs, whole in examples)
+    about = {normalise(theirs.text) for _, theirs, _ in examples}
+    usual = {normalise(carrier.champion) for carrier in carriers[: len(examples)]}
+    return Grip(
+        override=share_lower_bound(hits, len(examples), confidence=0.95),
+        spread=min(len(about) / len(usual), 1.0) if usual else 0.0,
+    )
 
 
 def _effect(
@@ -147,14 +163,14 @@ def _effect(
     carriers: Sequence[Carrier],
     mine: Sequence[Answer],
     theirs: Sequence[Answer],
-    override: float,
+    grip: Grip,
 ) -> Effect:
     effects = []
     for parity, place in enumerate(("before", "after")):
         part = slice(parity, None, 2)
         candidate, num_items = _turned(mine[part], carriers[part], phrase)
         champion, _ = _turned(theirs[part], carriers[part], phrase)
-        effects.append(Effect(phrase, place, candidate, champion, num_items, override))
+        effects.append(Effect(phrase, place, candidate, champion, num_items, grip))
     return max(effects, key=lambda e: e.candidate - e.champion)
 
 

@@ -18,6 +18,8 @@ MIN_TAUGHT = 5
 """A phrase seen with its answer less often than this is no pattern."""
 MIN_PURITY = 0.6
 """Share of a phrase's examples that must teach its answer."""
+MIN_LIFT = 2.0
+"""How much more frequent than in the suites' prompts a phrase must be."""
 _EDGE_PUNCTUATION = ".,!?;:\"'()"
 
 
@@ -136,7 +138,7 @@ def _fold(words: Sequence[str]) -> list[str]:
 def _judge(entry: _Seen, taught: Sequence[Taught], lift: float) -> Phrase | None:
     answer, count = Counter(taught[i].answer for i in entry.examples).most_common(1)[0]
     purity = count / len(entry.examples)
-    if count < MIN_TAUGHT or purity < MIN_PURITY or lift <= 1:
+    if count < MIN_TAUGHT or purity < MIN_PURITY or lift < MIN_LIFT:
         return None
     prompts = tuple(taught[i].prompt for i in entry.examples if taught[i].answer == answer)
     return Phrase(entry.text, answer, prompts, count * purity * math.log(lift))
