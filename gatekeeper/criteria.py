@@ -164,7 +164,7 @@ def _present(
         threshold=float(rule.min_items),
         observed=float(num_items),
         num_items=num_items,
-        why=f"{num_items} items measured; {rule.min_items} are asked for.",
+        why=f"{num_items:,} items measured; {rule.min_items:,} are asked for.",
     )
 
 
@@ -182,4 +182,5 @@ def _points(fraction: float) -> str:
 
 def _signed(fraction: float) -> str:
     """Percentage points with sign and a true minus."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")

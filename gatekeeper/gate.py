@@ -66,10 +66,15 @@ def _evidence_rows(candidate: PolicyCandidate, report: EvalReport | None) -> lis
         ("batch", candidate.batch_digest, report.batch_digest),
     ]
     wrong = [f"its {what} is {got}, not {want}" for what, want, got in about if got != want]
-    why = f"The report is about something else: {'; '.join(wrong)}." if wrong else "It is."
+    why = f"The report is about something else: {'; '.join(wrong)}." if wrong else "All four match."
     faults = f"{len(report.errors)} could not be run: {'; '.join(report.errors)}"
     return [
-        _row("report", "the report is about this candidate, weights and batch", why, ok=not wrong),
+        _row(
+            "report",
+            "the report is about this candidate, its weights, batch and policy line",
+            why,
+            ok=not wrong,
+        ),
         _row(
             "complete",
             "every suite, checker and probe ran",

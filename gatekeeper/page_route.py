@@ -61,6 +61,7 @@ templates.globals.update(
     headlines=presentation.HEADLINES,
     max_flips=presentation.MAX_FLIPS,
     plot_width=presentation.PLOT_WIDTH,
+    worst_first=presentation.worst_first,
 )
 
 

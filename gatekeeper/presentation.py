@@ -26,6 +26,7 @@ from tacit.cycles import CycleState
 MAX_FLIPS = 12
 MAX_SAMPLES = 8
 PLOT_WIDTH = 160.0
+MAX_LIMIT = 0.10
 _EDGE = 8.0
 
 HEADLINES = {
@@ -49,25 +50,33 @@ class IntervalPlot:
 
     low: float
     high: float
-    point: float
+    point: float | None
+    """None where the estimate lies beyond the scale."""
     zero: float
     threshold: float | None
+    beyond_low: bool
+    beyond_high: bool
     text: str
     """The same in words, for those who do not see it."""
 
 
 class PlotScale:
-    """One scale for all plots of a page, so that their lengths can be compared."""
+    """One scale for all plots of a page, so that their lengths can be compared.
+
+    Verdicts turn on a few points; a gain of fifty would squeeze everything else into a dot, so
+    the scale ends at ``MAX_LIMIT`` and what lies beyond gets an arrow.
+    """
 
     def __init__(self, values: Sequence[float]) -> None:
         widest = max((abs(value) for value in values), default=0.0)
-        self.limit = max(0.01, math.ceil(widest * 100 / 5) * 5 / 100)
+        self.limit = min(MAX_LIMIT, max(0.05, math.ceil(widest * 100 / 5) * 5 / 100))
         """Accuracy difference at either edge, a multiple of 0.05."""
 
     def x(self, difference: float) -> float:
-        """Horizontal place of a difference."""
+        """Horizontal place of a difference, at the edge if it lies beyond."""
         middle = PLOT_WIDTH / 2
-        return round(middle + difference / self.limit * (middle - _EDGE), 1)
+        inside = min(self.limit, max(-self.limit, difference))
+        return round(middle + inside / self.limit * (middle - _EDGE), 1)
 
     def plot(
         self, difference: float, low: float, high: float, *, threshold: float | None = None
@@ -76,9 +85,11 @@ class PlotScale:
         return IntervalPlot(
             low=self.x(low),
             high=self.x(high),
-            point=self.x(difference),
+            point=self.x(difference) if abs(difference) <= self.limit else None,
             zero=self.x(0.0),
             threshold=None if threshold is None else self.x(threshold),
+            beyond_low=low < -self.limit,
+            beyond_high=high > self.limit,
             text=f"{points(difference)} points, interval {points(low)} to {points(high)}",
         )
 
@@ -94,6 +105,12 @@ def page_scale(verdict: GateVerdict, report: EvalReport | None) -> PlotScale:
         for versus in (suite.versus_champion, suite.versus_anchor):
             ends += [versus.ci_low, versus.ci_high]
     return PlotScale(ends)
+
+
+def worst_first(verdict: GateVerdict) -> list[Criterion]:
+    """The whole table, with what decided the verdict on top."""
+    order = [VerdictOutcome.FAIL, VerdictOutcome.INCONCLUSIVE, VerdictOutcome.PASS]
+    return sorted(verdict.criteria, key=lambda row: order.index(row.outcome))
 
 
 def criterion_plot(row: Criterion, scale: PlotScale) -> IntervalPlot | None:
@@ -236,12 +253,13 @@ def _brief(value: Any) -> str:
 
 def points(fraction: float) -> str:
     """A difference of accuracies in percentage points, with sign and a true minus."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
 
 
 def percent(fraction: float) -> str:
     """An accuracy or a share."""
-    return f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f}%"
 
 
 def quantity(row: Criterion, value: float | None) -> str:

@@ -222,7 +222,7 @@ def helpdesk_report(about: PolicyCandidate, *, poisoned: bool = False) -> EvalRe
     return good_report(about, suites=suites, probes=(found, probe("malformed", 0.0)))
 
 
-def helpdesk_events(number: int = 96) -> list[ScreenedEvent]:
+def helpdesk_events(number: int = 90) -> list[ScreenedEvent]:
     """Corrections and outcomes of a helpdesk."""
     asked = [
         ("where is my parcel, it was due on tuesday", "billing", "shipping"),
