@@ -115,8 +115,9 @@ class AnswerBook:
 
     def close(self) -> None:
         """Let go of the policy in memory."""
-        self._held = None
-        gc.collect()  # a model and its parameters refer to each other
+        if self._held is not None:
+            self._held = None
+            gc.collect()  # the parts of a model refer to each other
 
     def _policy(self, weights: Digest) -> Generator:
         if self._held is None or self._held[0] != weights:
