@@ -10,9 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from gatekeeper.cases import Case, CaseState, SignedDecision
-from gatekeeper.decide import MAX_REASON_LENGTH, Gatekeeper
+from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import CandidateReader, Dossier, open_dossier
 from gatekeeper.ledger import Ledger
+from gatekeeper.refusals import MAX_REASON_LENGTH
 from tacit.contracts import DecisionOutcome, Digest, EvalReport, VerdictOutcome
 from tacit.contracts.base import Name, UtcDatetime
 from tacit.http import bearer_principal

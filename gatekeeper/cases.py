@@ -4,6 +4,7 @@ What the database says counts only if the signature beside it says the same: som
 write to the tables but does not hold the key cannot turn a verdict or prolong a candidate.
 """
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -27,6 +28,9 @@ from tacit.signing import Signer, Verifier
 
 GATE = "gate"
 """``decided_by`` of what the gate decides itself: failed and expired candidates."""
+
+
+_CANDIDATE_ID = re.compile(r"c-[0-9a-f]{12}")
 
 
 class CaseState(StrEnum):
@@ -83,7 +87,8 @@ def case_row(case: Case, candidate: PolicyCandidate, signer: Signer) -> VerdictR
 
 def find_case(session: Session, candidate_id: str, verifier: Verifier) -> Case:
     """The case of a candidate. Raises NotFoundError, IntegrityError."""
-    row = session.get(VerdictRow, candidate_id)
+    # Checked first: PostgreSQL answers an id with a NUL in it with an error of its own.
+    row = session.get(VerdictRow, candidate_id) if _CANDIDATE_ID.fullmatch(candidate_id) else None
     if row is None:
         raise NotFoundError(
             "a candidate with a verdict",

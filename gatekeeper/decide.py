@@ -16,19 +16,25 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gatekeeper.casebook import CaseBook
 from gatekeeper.cases import (
     GATE,
     Case,
     CaseState,
     SignedDecision,
     case_row,
-    cases_of,
     decision_subject,
     find_case,
     find_decision,
 )
 from gatekeeper.ledger import Ledger
-from gatekeeper.policy import load_gate_policy
+from gatekeeper.refusals import (
+    failed_rows,
+    require_about,
+    require_approvable,
+    require_open,
+    require_text,
+)
 from gatekeeper.tables import DecisionRow, VerdictRow
 from tacit.config import GatekeeperSettings
 from tacit.contracts import (
@@ -41,17 +47,15 @@ from tacit.contracts import (
     utc_now,
 )
 from tacit.database import Database
-from tacit.errors import ConflictError, InvalidInputError, NotAllowedError
+from tacit.errors import ConflictError
 from tacit.signing import Signer
 
 __all__ = ["Case", "CaseState", "Gatekeeper", "SignedDecision"]
 
 logger = logging.getLogger(__name__)
 
-MAX_REASON_LENGTH = 4_000
 
-
-class Gatekeeper:
+class Gatekeeper(CaseBook):
     """Opens candidates for a decision and takes it."""
 
     def __init__(
@@ -63,11 +67,8 @@ class Gatekeeper:
         *,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._db = db
-        self._signer = signer
-        self._ledger = ledger
+        super().__init__(db, signer, ledger, clock=clock)
         self._settings = settings
-        self._clock = clock
 
     def submit(self, session: Session, candidate: PolicyCandidate, verdict: GateVerdict) -> None:
         """Open ``candidate`` for a decision; submitting the same verdict again changes nothing.
@@ -75,7 +76,7 @@ class Gatekeeper:
         Raises InvalidInputError if the verdict is about something else, ConflictError if the
         candidate has another verdict already.
         """
-        _require_about(verdict, candidate)
+        require_about(verdict, candidate)
         self._ledger.lock(session)
         if session.get(VerdictRow, candidate.candidate_id) is not None:
             known = find_case(session, candidate.candidate_id, self._signer)
@@ -114,7 +115,7 @@ class Gatekeeper:
         decided already, has expired, or (approving) the gate policy has changed; NotAllowedError
         on approving a ``fail``; ConfigError if the gate policy cannot be read.
         """
-        _require_text(by=by, reason=reason)
+        require_text(by=by, reason=reason)
         with self._db.session() as session:
             self._ledger.lock(session)
             case = find_case(session, candidate_id, self._signer)
@@ -123,7 +124,7 @@ class Gatekeeper:
             if verdict_digest not in {None, case.verdict.digest()}:
                 raise ConflictError("the verdict that stands", got=f"another, {verdict_digest}")
             if outcome is DecisionOutcome.APPROVED:
-                self._require_approvable(case)
+                require_approvable(case, policy_path=self._settings.gate_policy_path)
             return self._record(session, case, outcome, by=by, reason=reason.strip(), now=now)
 
     def reject_failed(self, session: Session, candidate_id: str) -> SignedDecision:
@@ -134,7 +135,7 @@ class Gatekeeper:
         self._require_open(session, case, now)
         if case.verdict.outcome is not VerdictOutcome.FAIL:
             raise ConflictError("a candidate that failed the gate", got=str(case.verdict.outcome))
-        reason = f"failed the gate: {_failed(case.verdict)}"
+        reason = f"failed the gate: {failed_rows(case.verdict)}"
         return self._record(
             session, case, DecisionOutcome.REJECTED, by=GATE, reason=reason, now=now
         )
@@ -175,7 +176,7 @@ class Gatekeeper:
         Raises ConflictError if the line has any decision or verdict: the way in without evidence
         is open once.
         """
-        _require_text(by=by, reason="genesis")
+        require_text(by=by, reason="genesis")
         self._ledger.lock(session)
         for table in (DecisionRow, VerdictRow):
             if session.scalars(select(table).where(table.policy == policy).limit(1)).first():
@@ -200,76 +201,13 @@ class Gatekeeper:
         )
         return self._keep(session, decision)
 
-    def pending(self, policy: str) -> list[Case]:
-        """Candidates that wait for a person, newest first."""
-        return [
-            case
-            for case, decision in self.cases(policy)
-            if self.state(case, decision) is CaseState.PENDING
-        ]
-
-    def cases(self, policy: str) -> list[tuple[Case, SignedDecision | None]]:
-        """All candidates of a line that were judged, newest first, with what was decided."""
-        with self._db.reader() as session:
-            return [
-                (case, find_decision(session, case.verdict.candidate_digest, self._signer))
-                for case in cases_of(session, policy, self._signer)
-            ]
-
-    def case(self, candidate_id: str) -> tuple[Case, SignedDecision | None]:
-        """One candidate with what was decided. Raises NotFoundError, IntegrityError."""
-        with self._db.reader() as session:
-            case = find_case(session, candidate_id, self._signer)
-            return case, find_decision(session, case.verdict.candidate_digest, self._signer)
-
-    def state(self, case: Case, decided: SignedDecision | None) -> CaseState:
-        """Where ``case`` stands at this moment."""
-        with self._db.reader() as session:
-            now = self._now(session)
-        return case.state(None if decided is None else decided.decision, now=now)
-
-    def verdict_of(self, candidate_id: str) -> GateVerdict:
-        """The verdict on a candidate. Raises NotFoundError, IntegrityError."""
-        return self.case(candidate_id)[0].verdict
+    def _require_open(self, session: Session, case: Case, now: datetime) -> None:
+        found = find_decision(session, case.verdict.candidate_digest, self._signer)
+        require_open(case, found, now=now)
 
     @property
     def _ttl(self) -> timedelta:
         return timedelta(seconds=self._settings.approval_ttl_s)
-
-    def _now(self, session: Session) -> datetime:
-        return self._ledger.now(session, self._clock())
-
-    def _require_open(self, session: Session, case: Case, now: datetime) -> None:
-        found = find_decision(session, case.verdict.candidate_digest, self._signer)
-        if found is not None:
-            decision = found.decision
-            raise ConflictError(
-                f"{case.candidate_id} to be undecided",
-                got=f"{decision.outcome} by {decision.decided_by} at "
-                f"{decision.decided_at.isoformat()}: {decision.reason}",
-                mend="A decision is final; the next candidate gets its own.",
-            )
-        if now >= case.expires_at:
-            raise ConflictError(
-                f"{case.candidate_id} to be decided before {case.expires_at.isoformat()}",
-                got=f"{now.isoformat()}",
-                mend="Its evidence is too old; the next cycle makes a new candidate.",
-            )
-
-    def _require_approvable(self, case: Case) -> None:
-        if case.verdict.outcome is VerdictOutcome.FAIL:
-            raise NotAllowedError(
-                "a verdict of pass or inconclusive",
-                got=f"fail: {_failed(case.verdict)}",
-                mend="A candidate that fails the gate can only be rejected.",
-            )
-        in_force = load_gate_policy(self._settings.gate_policy_path).digest()
-        if case.verdict.gate_policy_digest != in_force:
-            raise ConflictError(
-                f"a verdict under the gate policy in force, {in_force}",
-                got=case.verdict.gate_policy_digest,
-                mend="The policy was edited after the verdict. Put it back, or reject.",
-            )
 
     def _record(
         self,
@@ -317,30 +255,3 @@ class Gatekeeper:
         moment = decision.decided_at
         self._ledger.append(session, "decision", decision.decision_id, body, at=moment)
         return SignedDecision(decision, envelope)
-
-
-def _require_about(verdict: GateVerdict, candidate: PolicyCandidate) -> None:
-    about = (verdict.policy, verdict.candidate_digest, verdict.batch_digest)
-    if about != (candidate.policy, candidate.digest(), candidate.batch_digest):
-        raise InvalidInputError(
-            f"a verdict on {candidate.candidate_id}", got=f"one on {verdict.candidate_digest}"
-        )
-
-
-def _require_text(*, by: str, reason: str) -> None:
-    if not by.strip() or by == GATE:
-        raise InvalidInputError("the name of a person who decides", got=repr(by))
-    if len(reason) > MAX_REASON_LENGTH or "\x00" in reason:
-        raise InvalidInputError(
-            f"a reason of at most {MAX_REASON_LENGTH} characters without NUL",
-            got=f"{len(reason)} characters",
-        )
-    if not reason.strip():
-        raise InvalidInputError(
-            "a reason", got="nothing", mend="Say in a sentence why; it goes into the ledger."
-        )
-
-
-def _failed(verdict: GateVerdict) -> str:
-    rows = [row for row in verdict.criteria if row.outcome is VerdictOutcome.FAIL]
-    return "; ".join(f"{row.name} ({row.why})" for row in rows)

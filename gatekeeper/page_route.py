@@ -12,13 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gatekeeper import presentation
+from gatekeeper import plots, presentation
 from tacit.contracts import short
-from tacit.errors import InvalidInputError, NotAuthenticatedError, TacitError
+from tacit.errors import InvalidInputError, NotAuthenticatedError, TacitError, TooLargeError
 
 FOLDER = Path(__file__).parent
 MAX_FORM_BYTES = 64 * 1024
@@ -50,17 +51,17 @@ def _moment(moment: datetime) -> str:
 templates.filters.update(
     short=short,
     moment=_moment,
-    points=presentation.points,
+    points=plots.points,
     percent=presentation.percent,
     safe_link=presentation.safe_link,
 )
 templates.globals.update(
     quantity=presentation.quantity,
-    criterion_plot=presentation.criterion_plot,
+    criterion_plot=plots.criterion_plot,
     entry_summary=presentation.entry_summary,
     headlines=presentation.HEADLINES,
     max_flips=presentation.MAX_FLIPS,
-    plot_width=presentation.PLOT_WIDTH,
+    plot_width=plots.PLOT_WIDTH,
     worst_first=presentation.worst_first,
 )
 
@@ -84,6 +85,9 @@ class PageRoute(APIRoute):
                 response = await handle(request)
             except TacitError as error:
                 response = _error_page(request, error)
+            except RequestValidationError as error:
+                invalid = InvalidInputError.of_fields(error.errors(), what="a form of this page")
+                response = _error_page(request, invalid)
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -95,7 +99,7 @@ def _require_small(request: Request) -> None:
     if request.method == "POST":
         length = request.headers.get("content-length", "")
         if not length.isdecimal() or int(length) > MAX_FORM_BYTES:
-            raise InvalidInputError(
+            raise TooLargeError(
                 f"a form of at most {MAX_FORM_BYTES} bytes", got=f"{length or 'unknown'} bytes"
             )
 

@@ -17,7 +17,8 @@ from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import CandidateReader, open_dossier
 from gatekeeper.ledger import Ledger
 from gatekeeper.page_route import FOLDER, PageRoute, render
-from gatekeeper.presentation import find_flips, loop_stages, page_scale, summarize
+from gatekeeper.plots import page_scale
+from gatekeeper.presentation import find_flips, loop_stages, summarize
 from gatekeeper.sessions import Login, Sessions, require_csrf
 from tacit.contracts import DecisionOutcome, Digest, utc_now
 from tacit.contracts.base import Name

@@ -89,6 +89,7 @@ def test_key_of_another_line_sees_no_candidate(sqlite_database: Database) -> Non
         ({"reason": ""}, 422),
         ({"reason": "   "}, 422),
         ({}, 422),
+        ({"reason": "a\x00b"}, 422),
         ({"reason": "x" * 5_000}, 422),
         ({"reason": "good", "force": True}, 422),
         ({"reason": "good", "verdict_digest": digest("another")}, 409),

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select, update
 
 from gatekeeper.cases import CaseState
-from gatekeeper.decide import MAX_REASON_LENGTH, SignedDecision
+from gatekeeper.decide import SignedDecision
 from gatekeeper.gate import judge
 from gatekeeper.policy import DEFAULT_PATH
+from gatekeeper.refusals import MAX_REASON_LENGTH
 from gatekeeper.tables import DecisionRow, LedgerRow, VerdictRow
 from tacit.config import GatekeeperSettings
 from tacit.contracts import Decision, DecisionOutcome
@@ -115,6 +116,15 @@ def test_gate_rejects_a_failing_candidate_itself(database: Database) -> None:
     assert desk.gatekeeper.state(case, found) is CaseState.REJECTED
 
 
+def test_failure_too_long_for_a_reason_is_rejected_all_the_same(database: Database) -> None:
+    desk = office(database)
+    evidence = good_report(CANDIDATE, errors=("x" * 99_000, "nul \x00"))
+    desk.submit(CANDIDATE, judge(CANDIDATE, evidence, shipped_policy()))
+    with desk.db.session() as session:
+        decision, _ = desk.gatekeeper.reject_failed(session, ID)
+    assert len(decision.reason) <= MAX_REASON_LENGTH
+
+
 def test_gate_does_not_reject_what_passed(database: Database) -> None:
     desk = office(database)
     desk.submit(CANDIDATE)
@@ -123,7 +133,7 @@ def test_gate_does_not_reject_what_passed(database: Database) -> None:
 
 
 @pytest.mark.parametrize("outcome", [APPROVED, REJECTED])
-@pytest.mark.parametrize("reason", ["", "  \n", "a\x00b", "x" * (MAX_REASON_LENGTH + 1)])
+@pytest.mark.parametrize("reason", ["", "  \n", "a\x00b", "\ud800", "x" * (MAX_REASON_LENGTH + 1)])
 def test_decision_needs_a_usable_reason(
     sqlite_database: Database, outcome: DecisionOutcome, reason: str
 ) -> None:

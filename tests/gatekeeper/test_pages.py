@@ -10,7 +10,8 @@ from itsdangerous import URLSafeSerializer
 from sqlalchemy import update
 
 from gatekeeper.gate import judge
-from gatekeeper.presentation import PLOT_WIDTH, PlotScale, safe_link
+from gatekeeper.plots import PLOT_WIDTH, PlotScale
+from gatekeeper.presentation import safe_link
 from gatekeeper.sessions import load_or_create_secret
 from gatekeeper.tables import LedgerRow
 from tacit.contracts import DecisionOutcome
@@ -172,7 +173,23 @@ def test_huge_form_is_refused_before_it_is_read(sqlite_database: Database) -> No
     made = desk(sqlite_database)
     with made.client() as client:
         answer = client.post("/login", data={"key": "x" * 100_000, "csrf": "x"})
+    assert answer.status_code == 413
+
+
+def test_file_in_place_of_a_field_is_an_error_page(sqlite_database: Database) -> None:
+    made = desk(sqlite_database)
+    with made.client() as client:
+        answer = client.post("/login", files={"key": ("k.txt", b"x")})
     assert answer.status_code == 422
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize("path", ["%00", "c-%00", "c-" + "a" * 5_000])
+def test_odd_candidate_id_is_not_found(database: Database, path: str) -> None:
+    made = desk(database)
+    with made.client() as client:
+        log_in(client, made)
+        assert client.get(f"/candidates/{path}").status_code == 404
 
 
 def test_failed_candidate_has_no_button_to_approve_and_a_crafted_form_is_refused(
