@@ -147,7 +147,9 @@ class OnlineLoop:
                 approval = self.gatekeeper.genesis(session, self.policy, weights, by=by)
                 self.releases.first(session, self.policy, approval.envelope, by=by)
         anchor = self.releases.anchor(self.policy)
-        self.tracking.set_alias(self.policy, Alias.ANCHOR, self._version(anchor))
+        self.tracking.set_alias(
+            self.policy, Alias.ANCHOR, self.tracking.register(self.policy, anchor)
+        )
         self._follow_champion()
 
     # The cycle
@@ -268,7 +270,7 @@ class OnlineLoop:
             mlflow_run_id=run_id,
             created_at=utc_now(),
         )
-        version = self._version(candidate.weights, candidate=candidate)
+        version = self.tracking.register(self.policy, candidate.weights, run_id=run_id)
         self.tracking.set_alias(self.policy, Alias.CANDIDATE, version)
         self.tracking.log_contract(run_id, "candidate.json", candidate)
         with self.database.session() as session:
@@ -427,17 +429,11 @@ class OnlineLoop:
         self.tracking.set_tags(cycle.mlflow_run_id, tags)
         self.tracking.end_cycle(cycle.mlflow_run_id, failed=cycle.state == CycleState.FAILED)
 
-    def _version(self, weights: Digest, *, candidate: PolicyCandidate | None = None) -> str:
-        uri = self.checkpoints.path(weights).resolve().as_uri()
-        if candidate is not None:
-            return self.tracking.register(candidate, uri=uri, run_id=candidate.mlflow_run_id)
-        return self.tracking.register_weights(self.policy, weights, uri=uri)
-
     def _follow_champion(self) -> None:
         """Keep MLflow's champion alias on what serves, after promotions and rollbacks alike."""
         current = self.releases.current(self.policy)
         if current is not None and current.weights != self._champion_alias:
-            version = self._version(current.weights)
+            version = self.tracking.register(self.policy, current.weights)
             self.tracking.set_alias(self.policy, Alias.CHAMPION, version)
             self._champion_alias = current.weights
 

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message
+
+# Bars of the library would tear those of whoever loads a policy.
+disable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ global active run, and two cycles in one process would mix.
 
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,16 +15,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+# Progress belongs to the terminal's owner; MLflow would print addresses in between.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from tacit.contracts import Contract, PolicyCandidate, utc_now
+from tacit.contracts import Contract, Digest, utc_now
 from tacit.metrics import MetricName
 
 __all__ = ["Alias", "MetricName", "Tracking"]
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_SCHEME = "tacit-checkpoint"
 
 
 class Alias(StrEnum):
@@ -100,29 +106,12 @@ class Tracking:
         """Close the run."""
         self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
-    def register(self, candidate: PolicyCandidate, *, uri: str, run_id: str | None) -> str:
-        """Register a candidate under the name of its policy line; returns the version.
+    def register(self, policy: str, weights: Digest, *, run_id: str | None = None) -> str:
+        """Register a checkpoint under the name of its policy line; returns the version.
 
-        Registering the same weights again returns the version they have.
+        The same weights again give the version they have. The source is the checkpoint's digest:
+        weights stay in the content-addressed store, where serving verifies them.
         """
-        return self.register_weights(
-            candidate.policy,
-            candidate.weights,
-            uri=uri,
-            run_id=run_id,
-            tags={"tacit.candidate": candidate.candidate_id},
-        )
-
-    def register_weights(
-        self,
-        policy: str,
-        weights: str,
-        *,
-        uri: str,
-        run_id: str | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> str:
-        """Register a checkpoint; ``uri`` says where it lies."""
         try:
             self._client.create_registered_model(policy)
         except MlflowException as error:
@@ -132,11 +121,15 @@ class Tracking:
         if known is not None:
             return known
         version = self._client.create_model_version(
-            policy, source=uri, run_id=run_id, tags={"tacit.weights": weights, **(tags or {})}
+            policy,
+            source=f"{CHECKPOINT_SCHEME}:/{weights.removeprefix('sha256:')}",
+            run_id=run_id,
+            tags={"tacit.weights": weights},
+            await_creation_for=None,
         )
         return str(version.version)
 
-    def version_of(self, policy: str, weights: str) -> str | None:
+    def version_of(self, policy: str, weights: Digest) -> str | None:
         """The model version that holds ``weights``."""
         for version in self._client.search_model_versions(f"name = '{policy}'"):
             if version.tags.get("tacit.weights") == weights:

@@ -36,7 +36,7 @@ class BaseRecipe:
     num_heads: int = 6
     vocab_size: int = 4_096
     max_positions: int = 512
-    num_epochs: float = 18.0
+    num_epochs: float = 12.0
     batch_size: int = 64
     learning_rate: float = 2e-3
     """Peak of the one-cycle schedule (Smith & Topin 2018, arXiv 1708.07120)."""
