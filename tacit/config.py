@@ -119,7 +119,7 @@ class TrainerSettings(Section):
     lora: LoraSettings = LoraSettings()
     replay: ReplaySettings = ReplaySettings()
     learning_rate: Positive = 2e-3
-    """Peak. The default suits adapters on small policies; 1e-4 suits those on billions of weights."""
+    """Peak. The default suits adapters on small policies, 1e-4 those on billions of weights."""
     num_epochs: Count = 3
     batch_size: Count = 32
     """Examples per optimizer step over all workers."""

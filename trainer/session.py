@@ -13,6 +13,7 @@ import torch
 from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent
+from tacit.errors import TacitError
 from trainer.checkpoint import PolicyOpener, save_policy
 from trainer.collective import Collective, join
 from trainer.examples import build_examples
@@ -62,8 +63,14 @@ class TrainingSession:
         """
         try:
             yield from self._update(job)
-        except BaseException:
+        except TacitError:
+            # Every worker meets these at the same point, so the group stays whole.
             self._opener.forget()
+            raise
+        except BaseException:
+            # The others may be waiting for this one's gradient; leaving makes them fail too.
+            self._opener.forget()
+            self._group.leave()
             raise
 
     def _update(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:

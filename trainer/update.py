@@ -33,7 +33,7 @@ from tacit.errors import TrainingError
 from trainer.placement import connect, resolve_request
 from trainer.progress import StepMetrics, TrainedPolicy
 from trainer.seal import verify_batch
-from trainer.workers import WorkerGroup, WorkerLostError
+from trainer.workers import WorkerFailedError, WorkerGroup, WorkerLostError
 
 __all__ = ["PolicyTrainer", "StepMetrics", "TrainedPolicy"]
 
@@ -102,6 +102,9 @@ class PolicyTrainer:
             except WorkerLostError as error:
                 logger.warning("a worker was lost in attempt %d: %s", attempt + 1, error)
                 self._drop_group()
+            except WorkerFailedError:
+                self._drop_group()
+                raise
         raise TrainingError(
             f"workers that stay alive for {self._settings.max_restarts + 1} attempts",
             got="a lost worker each time",

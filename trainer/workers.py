@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -27,14 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 """For actors that have a place to import torch and to meet; imports take seconds on a busy CPU."""
+COLLECTIVE_TIMEOUT_S = 600.0
+"""How long a worker waits for another's gradient; covers one loading a large base more slowly."""
 SETTLE_TIMEOUT_S = 30.0
 """How long the other workers get to end after one has failed."""
 
 
 class WorkerLostError(Exception):
     """A worker died, or the group came apart because of it; the update can start again."""
+
+
+class WorkerFailedError(TrainingError):
+    """A worker raised what none should; the group is not to be used again."""
 
 
 class PolicyWorker:
@@ -119,7 +125,7 @@ class WorkerGroup:
                     rank=rank,
                     world_size=self.world_size,
                     address=address,
-                    timeout_s=START_TIMEOUT_S,
+                    timeout_s=COLLECTIVE_TIMEOUT_S,
                 )
                 for rank, worker in enumerate(self.workers)
             ]
@@ -135,7 +141,8 @@ class WorkerGroup:
     def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job on all workers: StepMetrics while it trains, the checkpoint's digest last.
 
-        Raises WorkerLostError when a worker died, otherwise the error of the worker.
+        Raises WorkerLostError when a worker died, a TacitError raised in the workers as it is, and
+        WorkerFailedError for anything else.
         """
         shared = ray.put(job)
         stream = self.workers[0].lead.options(num_returns="streaming").remote(shared)
@@ -148,24 +155,27 @@ class WorkerGroup:
             raise self._explain(error, others) from error
 
     def _explain(self, error: RayError, others: list[Any]) -> Exception:
-        if isinstance(error, RayActorError) or self._any_lost(others):
+        """The one error to raise: survivors of a failure only see their connection close."""
+        errors = [error, *self._settle(others)]
+        if any(isinstance(found, RayActorError | GetTimeoutError) for found in errors):
             return WorkerLostError(str(error))
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, TacitError):
-            return cause
-        return TrainingError("an update without errors", got=f"{type(cause).__name__}: {cause}")
+        causes = [found.cause for found in errors if isinstance(found, RayTaskError)]
+        for cause in causes:
+            if isinstance(cause, TacitError):
+                return cause
+        got = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes or errors)
+        return WorkerFailedError("an update without errors in the workers", got=got)
 
-    def _any_lost(self, others: list[Any]) -> bool:
-        """Whether a worker is dead; the survivors only see their connection close."""
+    def _settle(self, others: list[Any]) -> list[RayError]:
+        """Errors of the other workers' jobs, and of workers that no longer answer."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        errors: list[RayError] = []
         for reference in [*others, *(w.meeting_point.remote() for w in self.workers)]:
             try:
                 ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
-            except (ActorDiedError, RayActorError, GetTimeoutError):
-                return True
-            except RayError:
-                continue
-        return False
+            except RayError as error:
+                errors.append(error)
+        return errors
 
     def stop(self) -> None:
         """Kill the actors and give their room back."""

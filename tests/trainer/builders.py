@@ -69,7 +69,12 @@ def seal(
 
 def settings(**fields: Any) -> TrainerSettings:
     """Small steps, a few of them."""
-    values: dict[str, Any] = {"batch_size": 8, "num_epochs": 2, "lora": {"rank": 4, "alpha": 8}}
+    values: dict[str, Any] = {
+        "batch_size": 8,
+        "num_epochs": 2,
+        "learning_rate": 1e-3,
+        "lora": {"rank": 4, "alpha": 8},
+    }
     return TrainerSettings.model_validate({**values, **fields})
 
 

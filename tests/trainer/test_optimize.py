@@ -90,7 +90,7 @@ def test_kl_pulls_the_policy_back_to_its_parent(policy):
 
 
 def test_the_loss_falls(policy):
-    steps = list(optimization(policy, batch_size=16, num_epochs=8).run())
+    steps = list(optimization(policy, batch_size=16, num_epochs=8, learning_rate=1e-2).run())
     assert [step.step for step in steps] == list(range(1, 9))
     assert steps[-1].metrics[MetricName.LOSS] < 0.9 * steps[0].metrics[MetricName.LOSS]
 
