@@ -56,5 +56,5 @@ class LoopBars(LoopObserver):
         self._bars.advance(f"training{self._label}", step.step, step.num_steps, note=note)
 
     def on_evaluation(self, suite: str, done: int, total: int) -> None:
-        """One bar a suite."""
-        self._bars.advance(f"evaluating{self._label}: {suite}", done, total)
+        """One bar for all suites and probes, with the name of the present one."""
+        self._bars.advance(f"evaluating{self._label}", done, total, note=f"({suite})")

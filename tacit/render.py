@@ -53,17 +53,10 @@ def candidate_page(answer: dict[str, Any]) -> Group:
 
 
 def _criteria(rows: list[dict[str, Any]]) -> Table:
-    table = Table("", "criterion", "observed", "95 % interval", "n", "why", box=None)
+    table = Table("", "criterion", "n", "why", box=None)
     for row in rows:
-        low, high = row["ci_low"], row["ci_high"]
-        table.add_row(
-            Text(row["outcome"], OUTCOME_STYLE[row["outcome"]]),
-            row["name"],
-            "" if row["observed"] is None else f"{row['observed']:+.3f}",
-            "" if low is None else f"{low:+.3f} … {high:+.3f}",
-            str(row["num_items"]),
-            row["why"],
-        )
+        style = OUTCOME_STYLE[row["outcome"]]
+        table.add_row(Text(row["outcome"], style), row["name"], str(row["num_items"]), row["why"])
     return table
 
 

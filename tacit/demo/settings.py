@@ -17,6 +17,7 @@ def demo_settings(world: World, home: Path) -> Settings:
             f"deploy.port={serving}",
             f"tracking.port={mlflow}",
             "loop.min_events=200",
+            "trainer.replay.share=0.3",
             f"loop.max_events={max(4_096, len(world.new_stream))}",
         ],
     )

@@ -20,7 +20,7 @@ from rich.rule import Rule
 
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings, with_overrides
-from tacit.contracts import Digest, EventStatus
+from tacit.contracts import Digest, EventStatus, VerdictOutcome
 from tacit.cycles import CycleRow
 from tacit.database import Database
 from tacit.demo.base import make_base, reliable
@@ -226,7 +226,14 @@ def _attack_gate(stage: Stage, loop: OnlineLoop, ending: Ending) -> None:
     )
     _wait_screened(stage, loop, HOSTILE_SOURCE, ending.hostile_sent + sent)
     cycle, _ = _run_cycle(stage, loop)
-    ending.second_state, ending.second_reason = cycle.state, cycle.reason or ""
+    ending.second_state = cycle.state
+    if cycle.candidate_id is not None:
+        stage.console.print(
+            candidate_page(stage.reviewer.get(f"/v1/candidates/{cycle.candidate_id}"))
+        )
+        verdict = loop.gatekeeper.verdict_of(cycle.candidate_id)
+        failed = [row.name for row in verdict.criteria if row.outcome is VerdictOutcome.FAIL]
+        ending.second_failed = failed
 
 
 def _close(stage: Stage, loop: OnlineLoop, ending: Ending) -> None:

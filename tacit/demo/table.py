@@ -34,7 +34,8 @@ class Ending:
     hostile_held: int = 0
     hostile_reasons: dict[str, int] = field(default_factory=dict)
     second_state: str = ""
-    second_reason: str = ""
+    second_failed: list[str] = field(default_factory=list)
+    """Criteria of the gate that the hostile candidate failed."""
     served_after_learning: Digest = ""
     served_at_end: Digest = ""
     version_at_end: str = ""
@@ -77,8 +78,8 @@ class Ending:
             ),
             (
                 "hostile candidate, screening off",
-                f"{self.second_state}: {self.second_reason}",
-                self.second_state == CycleState.REJECTED and self.second_reason.startswith("gate"),
+                f"{self.second_state} by the gate: " + ", ".join(self.second_failed),
+                self.second_state == CycleState.REJECTED and bool(self.second_failed),
             ),
             (
                 "what serves at the end",

@@ -40,7 +40,6 @@ PLACES = [
 ]
 GATE = """\
 version: 1
-name: for-crashes
 criteria:
   - {name: evidence, type: required, kinds: [regression], min_items: 1}
 """
