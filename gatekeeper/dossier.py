@@ -33,6 +33,10 @@ class LoopStatus(Part):
     cycle_id: str | None = None
     """The cycle under way; None before the first."""
     cycle_state: CycleState | None = None
+    last_state: CycleState | None = None
+    """How the cycle before it ended."""
+    last_reason: str | None = None
+    """Why that one was rejected or failed."""
     events: Mapping[EventStatus, int] = Field(default_factory=dict)
     """Number of feedback events by status."""
     release_id: str | None = None

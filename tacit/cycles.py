@@ -68,6 +68,13 @@ class CycleStore:
         with self._database.reader() as session:
             return _latest(session, policy)
 
+    def last_ended(self, policy: str) -> CycleRow | None:
+        """The newest cycle of a policy line that reached a terminal state."""
+        ended = [state for state in CycleState if state.terminal]
+        query = select(CycleRow).where(CycleRow.policy == policy, CycleRow.state.in_(ended))
+        with self._database.reader() as session:
+            return session.scalar(query.order_by(CycleRow.number.desc()).limit(1))
+
     def get(self, cycle_id: str) -> CycleRow:
         """One cycle. Raises NotFoundError."""
         with self._database.reader() as session:

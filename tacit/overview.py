@@ -53,10 +53,13 @@ class Overview:
         """Where the loop stands now."""
         policy = self._settings.policy
         cycle, release = self._cycles.latest(policy), self._releases.current(policy)
+        last = self._cycles.last_ended(policy)
         return LoopStatus(
             policy=policy,
             cycle_id=None if cycle is None else cycle.cycle_id,
             cycle_state=None if cycle is None else CycleState(cycle.state),
+            last_state=None if last is None else CycleState(last.state),
+            last_reason=None if last is None else last.reason,
             events=self._events.counts(policy),
             release_id=None if release is None else release.release_id,
             weights=None if release is None else release.weights,

@@ -15,6 +15,9 @@ def status_page(status: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("policy line", status["policy"])
     table.add_row("cycle", f"{status['cycle_id'] or '-'}  {status['cycle_state'] or ''}")
+    if status["last_state"] is not None:
+        ended = f"{status['last_state']}  {status['last_reason'] or ''}"
+        table.add_row("the cycle before", ended)
     table.add_row("serves", f"{status['release_id'] or '-'}  {(status['weights'] or '')[7:19]}")
     events = ", ".join(f"{count} {name}" for name, count in status["events"].items() if count)
     table.add_row("feedback", events or "none yet")

@@ -146,10 +146,10 @@ class Supervisor:
             mend=f"See {self.log_folder / role}.log; is the port taken by another program?",
         )
 
-    def _log_tail(self, role: str) -> str:
+    def _log_tail(self, role: str, *, num_lines: int = 5) -> str:
         path = self.log_folder / f"{role}.log"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return " | ".join(lines[-5:]) or "empty"
+        return " | ".join(lines[-num_lines:]) or "its log is empty"
 
     def _watch(self) -> None:
         while not self._stop.wait(0.2):
@@ -161,6 +161,8 @@ class Supervisor:
     def _restart(self, child: _Child) -> _Child:
         ran_s = time.monotonic() - child.started_at
         restarts = 0 if ran_s > STABLE_AFTER_S else child.restarts + 1
-        logger.warning("%s ended with %s; starting it again", child.role, child.process.returncode)
+        last = self._log_tail(child.role, num_lines=1)
+        code = child.process.returncode
+        logger.warning("%s ended with %s (%s); starting it again", child.role, code, last)
         self._stop.wait(min(0.2 * 2**restarts, 30.0))
         return self._spawn(child.role, restarts=restarts)

@@ -26,6 +26,11 @@ def run_up(settings: Settings, console: Console) -> None:
         with console.status("starting"):
             supervisor.wait_ready(on_ready=lambda role: console.print(f"[green]✓[/green] {role}"))
         console.print(where_to_look(settings))
+        if settings.model is not None and not any(settings.suites_path.glob("*.yaml")):
+            console.print(
+                f"[yellow]No suite in {settings.suites_path}:[/yellow] the gate will reject "
+                "every candidate until there is a regression suite. See docs/how-to."
+            )
         console.print("Ctrl-C stops it; what is durable goes on at the next start.")
         supervisor.wait()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -179,11 +180,23 @@ def test_from_feedback_to_rollback_with_a_kill_in_between(service: Service) -> N
     champion = registry.get_model_version_by_alias("default", "champion")
     assert champion.tags["tacit.weights"] == weights
 
+    _kill_child(service, "serving")
+    service.wait("serving again", lambda: service.serves(weights))
+
     service.cli("rollback", "--reason", "a drill")
     service.wait("swap back", lambda: service.serves(genesis))
     assert service.get("/v1/status")["events"]["quarantined"] >= 120
     assert "all verified" in service.cli("audit", "verify")
     assert {"genesis", "decision", "promotion", "rollback"} <= _ledger_kinds(service)
+
+
+def _kill_child(service: Service, role: str) -> None:
+    """SIGKILL one process of the service, and see it gone."""
+    assert service.process is not None
+    children = psutil.Process(service.process.pid).children()
+    child = next(c for c in children if c.cmdline()[-1] == role)
+    child.kill()
+    child.wait(timeout=10)
 
 
 def _ledger_kinds(service: Service) -> set[str]:

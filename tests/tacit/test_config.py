@@ -1,0 +1,60 @@
+"""Settings: sources in order, errors that say what to do, no secret printed."""
+
+from pathlib import Path
+
+import pytest
+
+from tacit.config import load_settings, public_dump, settings_from_json
+from tacit.errors import ConfigError
+
+
+def test_command_line_beats_environment_beats_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tacit.toml"
+    file.write_text("[loop]\nmin_events = 5\nmax_events = 6\n[deploy]\nport = 7\n")
+    assert load_settings(file).loop.min_events == 5
+    monkeypatch.setenv("TACIT_LOOP__MIN_EVENTS", "4")
+    assert load_settings(file).loop.min_events == 4
+    merged = load_settings(file, overrides=["loop.min_events=3"])
+    assert (merged.loop.min_events, merged.loop.max_events, merged.deploy.port) == (3, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.min_events=0", "greater than or equal to 1"),
+        ("loop.min_event=1", "loop.min_event"),
+        ("loop.min_events", "--set a.b=c"),
+        ("loop.max_events=1", "loop.max_events >= loop.min_events"),
+        ("trainer.replay.share=nan", "trainer.replay.share"),
+        ("policy=Not A Name", "policy"),
+    ],
+)
+def test_bad_override_names_the_setting(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_settings(overrides=[override])
+
+
+@pytest.mark.parametrize("text", ["loop = [", "[loop]\nnope = 1\n", "\x00"])
+def test_bad_file_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "tacit.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="expected"):
+        load_settings(file)
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings(tmp_path / "no.toml")
+
+
+def test_what_is_printed_holds_no_password() -> None:
+    settings = load_settings(overrides=["database_url=postgresql://ada:s3cret@db/tacit"])
+    assert public_dump(settings)["database_url"] == "postgresql://ada:***@db/tacit"
+
+
+def test_settings_survive_the_way_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(overrides=["loop.min_events=9"])
+    monkeypatch.setenv("TACIT_LOOP__MIN_EVENTS", "4")
+    assert settings_from_json(settings.model_dump_json()) == settings
