@@ -12,6 +12,9 @@ from tacit.metrics import MetricName
 from tacit.tracking import Alias, Tracking
 from tests.builders import batch, digest
 
+# MLflow's own store uses a loader SQLAlchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
 
 @cache
 def _initialized_store() -> Path:
