@@ -34,7 +34,7 @@ up: install
 	$(BIN)/tacit up
 
 bench: install
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.cycle
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
