@@ -427,6 +427,10 @@ class OnlineLoop:
             return
         tags = {"tacit.state": cycle.state, "tacit.reason": cycle.reason or ""}
         self.tracking.set_tags(cycle.mlflow_run_id, tags)
+        if cycle.candidate_id is not None:
+            weights = self.candidates.get(cycle.candidate_id).weights
+            self.tracking.tag_version(self.policy, weights, {"tacit.state": cycle.state})
+            self.tracking.clear_alias(self.policy, Alias.CANDIDATE)
         self.tracking.end_cycle(cycle.mlflow_run_id, failed=cycle.state == CycleState.FAILED)
 
     def _follow_champion(self) -> None:

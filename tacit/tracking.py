@@ -129,6 +129,12 @@ class Tracking:
         )
         return str(version.version)
 
+    def tag_version(self, policy: str, weights: Digest, tags: Mapping[str, str]) -> None:
+        """Tags of the model version that holds ``weights``."""
+        version = self.version_of(policy, weights)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(policy, version, key, value)
+
     def version_of(self, policy: str, weights: Digest) -> str | None:
         """The model version that holds ``weights``."""
         for version in self._client.search_model_versions(f"name = '{policy}'"):
@@ -162,7 +168,9 @@ class Tracking:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
-        return str(self._client.create_experiment(name))
+        # The page then opens on runs and metrics rather than on traces.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, tags=tags))
 
 
 class LiveMetrics:

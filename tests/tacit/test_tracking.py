@@ -63,6 +63,12 @@ def test_weights_are_registered_once_and_aliases_follow(tracking: Tracking) -> N
     tracking.set_alias("default", Alias.CHAMPION, second)
     assert tracking.alias_weights("default", Alias.CHAMPION) == digest("b")
     assert tracking.alias_weights("default", Alias.ANCHOR) is None
+    tracking.clear_alias("default", Alias.CHAMPION)
+    tracking.clear_alias("default", Alias.CHAMPION)
+    assert tracking.alias_weights("default", Alias.CHAMPION) is None
+    tracking.tag_version("default", digest("a"), {"tacit.state": "promoted"})
+    version = MlflowClient(tracking.uri).get_model_version("default", first)
+    assert version.tags["tacit.state"] == "promoted"
 
 
 def test_live_metrics_never_stop_an_update(tracking: Tracking) -> None:
