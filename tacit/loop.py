@@ -344,20 +344,21 @@ class OnlineLoop:
         self._settle(cycle, cycle.release_id)
 
     def _settle(self, cycle: CycleRow, release_id: str) -> None:
-        alive = [
-            replica
-            for replica in self.releases.replicas(self.policy)
-            if utc_now() - replica.seen_at < REPLICA_ALIVE
-        ]
+        replicas = self.releases.replicas(self.policy)
+        alive = [r for r in replicas if utc_now() - r.seen_at < REPLICA_ALIVE]
         refused = next((r for r in alive if r.refused == release_id), None)
         waited_s = (utc_now() - cycle.updated_at).total_seconds()
-        if refused is not None or waited_s > self.settings.deploy.swap_timeout_s:
-            reason = (refused.refusal if refused else None) or "serving did not load it in time"
-            self._take_back(cycle, release_id, reason)
-        elif all(replica.serving == release_id for replica in alive):
+        late = waited_s > self.settings.deploy.swap_timeout_s
+        # A replica that loads for long is silent meanwhile: silence is waited for, then ignored.
+        served = all(r.serving == release_id for r in alive) and (alive or not replicas or late)
+        if refused is not None:
+            self._take_back(cycle, release_id, refused.refusal or "serving refused it")
+        elif served:
             with self.database.session() as session:
                 self.cycles.move(session, cycle, CycleState.PROMOTED)
             self._follow_champion()
+        elif late:
+            self._take_back(cycle, release_id, "serving did not load it in time")
         else:
             self._stop.wait(min(self.settings.loop.poll_s, 0.1))
 

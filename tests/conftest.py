@@ -107,3 +107,24 @@ def sqlite_database(tmp_path: Path) -> Iterator[Database]:
 def store(tmp_path: Path) -> CheckpointStore:
     """An empty checkpoint store."""
     return CheckpointStore(tmp_path / "checkpoints")
+
+
+@cache
+def _initialized_mlflow() -> Path:
+    """MLflow takes seconds to make its tables; one test session makes them once."""
+    from mlflow import MlflowClient
+
+    folder = Path(tempfile.mkdtemp(prefix="tacit-mlflow-"))
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty MLflow store of its own, without a server.
+
+    Tests that take it ignore ``SADeprecationWarning``: MLflow uses a loader SQLAlchemy deprecates.
+    """
+    monkeypatch.chdir(tmp_path)  # artifacts of a plain SQLite store go to the working folder
+    shutil.copy(_initialized_mlflow(), tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"

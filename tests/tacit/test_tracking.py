@@ -1,10 +1,5 @@
 """MLflow: one run a cycle, found again after a restart; versions and aliases by digest."""
 
-import shutil
-import tempfile
-from functools import cache
-from pathlib import Path
-
 import pytest
 from mlflow import MlflowClient
 
@@ -16,19 +11,9 @@ from tests.builders import batch, digest
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 
-@cache
-def _initialized_store() -> Path:
-    """MLflow takes seconds to make its tables; one test session makes them once."""
-    folder = Path(tempfile.mkdtemp(prefix="tacit-mlflow-"))
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
-    monkeypatch.chdir(tmp_path)  # artifacts of a plain SQLite store go to the working folder
-    shutil.copy(_initialized_store(), tmp_path / "mlflow.db")
-    return Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+def tracking(mlflow_uri: str) -> Tracking:
+    return Tracking(mlflow_uri)
 
 
 def test_a_restarted_cycle_finds_its_run(tracking: Tracking) -> None:
@@ -37,7 +22,7 @@ def test_a_restarted_cycle_finds_its_run(tracking: Tracking) -> None:
     assert tracking.start_cycle("default", "default-2") != first
 
 
-def test_run_holds_metrics_config_and_contracts(tracking: Tracking, tmp_path: Path) -> None:
+def test_run_holds_metrics_config_and_contracts(tracking: Tracking) -> None:
     run_id = tracking.start_cycle("default", "default-1")
     tracking.log_config(run_id, {"trainer": {"seed": 3, **{f"k{i}": i for i in range(150)}}})
     with tracking.live(run_id) as live:

@@ -1,0 +1,158 @@
+"""From a decision to what serves: every way a promotion can end. No workers are needed for it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from deploy.tables import ReplicaRow
+from gatekeeper.gate import judge
+from gatekeeper.policy import load_gate_policy
+from tacit.checkpoints import MANIFEST_NAME
+from tacit.config import load_settings
+from tacit.contracts import DecisionOutcome, PolicyCandidate, utc_now
+from tacit.cycles import CycleState
+from tacit.loop import OnlineLoop
+from tacit.tracking import Alias
+from tests import builders
+from tests.integration.test_crashes import GATE
+from trainer.seal import seal_batch
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+RELEASE = "r-default-1"
+
+
+@pytest.fixture
+def loop(tmp_path: Path, mlflow_uri: str) -> Iterator[OnlineLoop]:
+    """A loop with a first release that was never started: no workers, no screening."""
+    (tmp_path / "gate.yaml").write_text(GATE)
+    settings = load_settings(
+        home=tmp_path / "home",
+        overrides=[
+            f"tracking.uri={mlflow_uri}",
+            f"gatekeeper.gate_policy_path={tmp_path}/gate.yaml",
+            "loop.poll_s=0.01",
+            "loop.max_attempts=2",
+            "deploy.swap_timeout_s=0.5",
+        ],
+    )
+    made = OnlineLoop(settings)
+    made.begin(lambda: builders.tiny_checkpoint(made.checkpoints), by="test")
+    yield made
+    made.database.dispose()
+
+
+def _waiting_candidate(loop: OnlineLoop, folder: Path) -> PolicyCandidate:
+    """Take a cycle to ``awaiting_decision`` with a candidate that differs in one weight."""
+    champion = loop.releases.anchor(loop.policy)
+    files = shutil.copytree(loop.checkpoints.path(champion), folder / "candidate")
+    (files / MANIFEST_NAME).unlink()
+    weights = load_file(files / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1.0
+    save_file(weights, files / "model.safetensors", metadata={"format": "pt"})
+    events = [builders.screened()]
+    batch = seal_batch(
+        events,
+        policy=loop.policy,
+        parent=champion,
+        replay=[],
+        watermark={},
+        sealed_at=builders.MOMENT,
+    )
+    candidate = builders.candidate(
+        weights=loop.checkpoints.put(files), parent=champion, batch_digest=batch.digest()
+    )
+    report = builders.report(candidate, anchor=champion)
+    gate_policy = load_gate_policy(loop.settings.gatekeeper.gate_policy_path)
+    cycle = loop.cycles.resume_or_open(loop.policy)
+    with loop.database.session() as session:
+        loop.batches.add(session, batch, [])
+        loop.candidates.add(session, candidate)
+        loop.reports.add(session, report)
+        loop.gatekeeper.submit(session, candidate, judge(candidate, report, gate_policy))
+        loop.cycles.move(
+            session,
+            cycle,
+            CycleState.AWAITING_DECISION,
+            batch_id=batch.batch_id,
+            candidate_id=candidate.candidate_id,
+            report_id=report.report_id,
+        )
+    return candidate
+
+
+def _decide(loop: OnlineLoop, candidate: PolicyCandidate, outcome: DecisionOutcome) -> None:
+    loop.gatekeeper.decide(candidate.candidate_id, outcome, by="ada", reason="seen it")
+
+
+def _replica(loop: OnlineLoop, **fields: str) -> None:
+    with loop.database.session() as session:
+        row = {"replica_id": "one", "policy": loop.policy, "seen_at": utc_now(), **fields}
+        session.merge(ReplicaRow(**row))
+
+
+@pytest.mark.parametrize("replica", [{}, {"serving": RELEASE}])
+def test_approved_and_loaded_is_promoted(
+    loop: OnlineLoop, tmp_path: Path, replica: dict[str, str]
+) -> None:
+    candidate = _waiting_candidate(loop, tmp_path)
+    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    if replica:
+        _replica(loop, **replica)
+    cycle = loop.run_cycle()
+    assert (cycle.state, cycle.release_id) == (CycleState.PROMOTED, RELEASE)
+    assert loop.tracking.alias_weights(loop.policy, Alias.CHAMPION) == candidate.weights
+    assert loop.tracking.alias_weights(loop.policy, Alias.CANDIDATE) is None
+
+
+@pytest.mark.parametrize(
+    ("replica", "reason"),
+    [
+        ({"refused": RELEASE, "refusal": "weights differ"}, "weights differ"),
+        ({"serving": "r-default-0"}, "did not load it in time"),
+    ],
+)
+def test_what_serving_does_not_take_is_taken_back(
+    loop: OnlineLoop, tmp_path: Path, replica: dict[str, str], reason: str
+) -> None:
+    candidate = _waiting_candidate(loop, tmp_path)
+    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    _replica(loop, **replica)
+    cycle = loop.run_cycle()
+    assert cycle.state == CycleState.FAILED
+    assert reason in str(cycle.reason)
+    current = loop.releases.current(loop.policy)
+    assert current is not None
+    assert current.weights == candidate.parent
+    assert current.rollback_of == RELEASE
+
+
+def test_a_persons_no_ends_the_cycle(loop: OnlineLoop, tmp_path: Path) -> None:
+    candidate = _waiting_candidate(loop, tmp_path)
+    _decide(loop, candidate, DecisionOutcome.REJECTED)
+    cycle = loop.run_cycle()
+    assert (cycle.state, cycle.reason) == (CycleState.REJECTED, "ada: seen it")
+    assert loop.releases.current(loop.policy) == loop.releases.history(loop.policy)[-1]
+
+
+def test_without_a_decision_nothing_moves(loop: OnlineLoop, tmp_path: Path) -> None:
+    _waiting_candidate(loop, tmp_path)
+    loop.stop()
+    assert loop.run_cycle().state == CycleState.AWAITING_DECISION
+
+
+def test_a_report_swapped_after_the_verdict_is_not_promoted(
+    loop: OnlineLoop, tmp_path: Path
+) -> None:
+    candidate = _waiting_candidate(loop, tmp_path)
+    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    with loop.database.session() as session:
+        better = builders.report(candidate, errors=("made up",)).model_dump_json()
+        session.connection().exec_driver_sql("UPDATE reports SET payload = ?", (better,))
+    cycle = loop.run_cycle()
+    assert cycle.state == CycleState.FAILED
+    current = loop.releases.current(loop.policy)
+    assert current is not None
+    assert current.weights == candidate.parent
