@@ -10,7 +10,7 @@ REHEARSAL = {
     "helpdesk": ["trainer.replay.share=0.3"],
     "clinc150": ["trainer.replay.share=0.7", "trainer.kl_weight=4"],
 }
-"""More than the defaults, because a policy this small learns a third of its world anew in one batch.
+"""More than the defaults: a policy this small learns a third of its world anew in one batch.
 
 Real utterances of 150 intents overlap more than generated ones: with a share of 0.3 the old intents
 lose seven points, and the gate turns the candidate away.
