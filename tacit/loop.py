@@ -26,7 +26,6 @@ from collector.store import EventStore
 from collector.streams import open_stream
 from deploy.release import ReleaseDesk
 from evaluator.evaluate import Evaluator
-from evaluator.page import render_report
 from evaluator.store import ReportStore
 from evaluator.suites import harvest_suite, load_suites
 from gatekeeper.decide import Gatekeeper
@@ -35,11 +34,11 @@ from gatekeeper.ledger import Ledger
 from gatekeeper.policy import load_gate_policy
 from tacit import log
 from tacit.checkpoints import CheckpointStore
-from tacit.config import Settings, public_dump
+from tacit.chronicle import Chronicle
+from tacit.config import Settings
 from tacit.contracts import (
     DecisionOutcome,
     Digest,
-    EvalReport,
     GateVerdict,
     PolicyCandidate,
     ReplayExample,
@@ -51,7 +50,7 @@ from tacit.cycles import CycleRow, CycleState, CycleStore, LostCycleError
 from tacit.database import Database
 from tacit.errors import ConflictError, TacitError, TrainingError
 from tacit.signing import Signer
-from tacit.tracking import Alias, MetricName, Tracking
+from tacit.tracking import Tracking
 from trainer.replay import accepted_examples, load_anchor, sample_replay
 from trainer.seal import seal_batch
 from trainer.store import BatchStore, CandidateStore
@@ -98,12 +97,11 @@ class OnlineLoop:
         self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
         self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
-        self.tracking = Tracking(settings.tracking_uri)
+        self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
         self._stream = open_stream(settings)
         self._consumer = Consumer(self.database, self._stream, settings)
         self._stop = threading.Event()
         self._screening = threading.Thread(target=self._screen, name="screening", daemon=True)
-        self._champion_alias: Digest | None = None
         self._steps: dict[CycleState, Callable[[CycleRow], None]] = {
             CycleState.COLLECTING: self._collect,
             CycleState.TRAINING: self._train,
@@ -146,11 +144,8 @@ class OnlineLoop:
             with self.database.session() as session:
                 approval = self.gatekeeper.genesis(session, self.policy, weights, by=by)
                 self.releases.first(session, self.policy, approval.envelope, by=by)
-        anchor = self.releases.anchor(self.policy)
-        self.tracking.set_alias(
-            self.policy, Alias.ANCHOR, self.tracking.register(self.policy, anchor)
-        )
-        self._follow_champion()
+        self.chronicle.note_anchor(self.releases.anchor(self.policy))
+        self.chronicle.follow_champion(self._champion())
 
     # The cycle
 
@@ -168,6 +163,7 @@ class OnlineLoop:
 
         Returns early, in whatever state it is, when the loop is stopped.
         """
+        self._close_last()
         cycle = self.cycles.resume_or_open(self.policy)
         log.cycle_id.set(cycle.cycle_id)
         self.observer.on_state(cycle)
@@ -178,7 +174,7 @@ class OnlineLoop:
             if cycle.state != before:
                 logger.info("%s → %s %s", before, cycle.state, cycle.reason or "")
                 self.observer.on_state(cycle)
-        self._close_run(cycle)
+        self._close_last()
         return cycle
 
     def _advance(self, cycle: CycleRow) -> None:
@@ -209,7 +205,7 @@ class OnlineLoop:
 
     def _collect(self, cycle: CycleRow) -> None:
         """Wait for enough feedback, then seal it into the batch of this cycle."""
-        self._follow_champion()
+        self.chronicle.follow_champion(self._champion())
         if self.events.count_trainable(self.policy) < self.settings.loop.min_events:
             self._stop.wait(self.settings.loop.poll_s)
             return
@@ -240,17 +236,12 @@ class OnlineLoop:
 
     def _train(self, cycle: CycleRow) -> None:
         """Update the policy on the sealed batch; the candidate is registered in MLflow."""
-        run_id = self._open_run(cycle)
+        run_id = self.chronicle.open(cycle)
         batch, replay = self.batches.get(_known(cycle.batch_id))
         events = self.events.events_of(batch.batch_id)
-        self.tracking.log_contract(run_id, "batch.json", batch)
-        sizes: dict[str, float] = {
-            MetricName.NUM_EVENTS: len(events),
-            MetricName.NUM_REPLAY: len(replay),
-        }
-        self.tracking.log_metrics(run_id, sizes)
+        self.chronicle.note_batch(run_id, batch)
 
-        with self.tracking.live(run_id) as live:
+        with self.chronicle.live(run_id) as live:
 
             def on_step(step: StepMetrics) -> None:
                 live.log(step.metrics, step=step.step)
@@ -270,9 +261,7 @@ class OnlineLoop:
             mlflow_run_id=run_id,
             created_at=utc_now(),
         )
-        version = self.tracking.register(self.policy, candidate.weights, run_id=run_id)
-        self.tracking.set_alias(self.policy, Alias.CANDIDATE, version)
-        self.tracking.log_contract(run_id, "candidate.json", candidate)
+        self.chronicle.note_candidate(run_id, candidate)
         with self.database.session() as session:
             self.candidates.add(session, candidate)
             self.cycles.move(
@@ -281,7 +270,7 @@ class OnlineLoop:
 
     def _evaluate(self, cycle: CycleRow) -> None:
         """Measure the candidate against champion and anchor, and let the gate judge the report."""
-        run_id = self._open_run(cycle)
+        run_id = self.chronicle.open(cycle)
         candidate = self.candidates.get(_known(cycle.candidate_id))
         report = self.evaluator.evaluate(
             candidate,
@@ -293,7 +282,7 @@ class OnlineLoop:
         )
         gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)
         verdict = judge(candidate, report, gate_policy)
-        self._log_evidence(run_id, report, verdict)
+        self.chronicle.note_evidence(run_id, report, verdict)
         with self.database.session() as session:
             self.reports.add(session, report)
             self.gatekeeper.submit(session, candidate, verdict)
@@ -356,7 +345,7 @@ class OnlineLoop:
         elif served:
             with self.database.session() as session:
                 self.cycles.move(session, cycle, CycleState.PROMOTED)
-            self._follow_champion()
+            self.chronicle.follow_champion(self._champion())
         elif late:
             self._take_back(cycle, release_id, "serving did not load it in time")
         else:
@@ -379,6 +368,13 @@ class OnlineLoop:
         self.cycles.move(session, cycle, CycleState.REJECTED, reason=reason, **fields)
 
     # What the steps need
+
+    def _close_last(self) -> None:
+        """Close the MLflow run of the cycle that ended last, in this life of the loop or before."""
+        ended = self.cycles.last_ended(self.policy)
+        if ended is not None:
+            made = ended.candidate_id and self.candidates.get(ended.candidate_id)
+            self.chronicle.close(ended, made.weights if made else None)
 
     def _screen(self) -> None:
         self._consumer.run(self._stop)
@@ -405,52 +401,6 @@ class OnlineLoop:
         held_out = self.events.holdout(self.policy, limit=MAX_HOLDOUT_EVENTS)
         harvested = harvest_suite(held_out, min_items=self.settings.evaluator.min_holdout_items)
         return suites if harvested is None else [*suites, harvested]
-
-    # MLflow
-
-    def _open_run(self, cycle: CycleRow) -> str:
-        if cycle.mlflow_run_id is None:
-            run_id = self.tracking.start_cycle(self.policy, cycle.cycle_id)
-            self.tracking.log_config(run_id, public_dump(self.settings))
-            self.cycles.note(cycle, mlflow_run_id=run_id)
-            cycle.mlflow_run_id = run_id
-        return cycle.mlflow_run_id
-
-    def _log_evidence(self, run_id: str, report: EvalReport, verdict: GateVerdict) -> None:
-        self.tracking.log_contract(run_id, "report.json", report)
-        self.tracking.log_text(run_id, "report.html", render_report(report))
-        self.tracking.log_contract(run_id, "verdict.json", verdict)
-        self.tracking.log_metrics(run_id, evaluation_metrics(report))
-        self.tracking.set_tags(run_id, {"tacit.verdict": verdict.outcome})
-
-    def _close_run(self, cycle: CycleRow) -> None:
-        if cycle.mlflow_run_id is None or not CycleState(cycle.state).terminal:
-            return
-        tags = {"tacit.state": cycle.state, "tacit.reason": cycle.reason or ""}
-        self.tracking.set_tags(cycle.mlflow_run_id, tags)
-        if cycle.candidate_id is not None:
-            weights = self.candidates.get(cycle.candidate_id).weights
-            self.tracking.tag_version(self.policy, weights, {"tacit.state": cycle.state})
-            self.tracking.clear_alias(self.policy, Alias.CANDIDATE)
-        self.tracking.end_cycle(cycle.mlflow_run_id, failed=cycle.state == CycleState.FAILED)
-
-    def _follow_champion(self) -> None:
-        """Keep MLflow's champion alias on what serves, after promotions and rollbacks alike."""
-        current = self.releases.current(self.policy)
-        if current is not None and current.weights != self._champion_alias:
-            version = self.tracking.register(self.policy, current.weights)
-            self.tracking.set_alias(self.policy, Alias.CHAMPION, version)
-            self._champion_alias = current.weights
-
-
-def evaluation_metrics(report: EvalReport) -> dict[str, float]:
-    """Accuracies and probes of a report under the names they have in MLflow."""
-    metrics = {f"probe/{probe.name}": probe.observed for probe in report.probes}
-    for suite in report.suites:
-        metrics[f"eval/{suite.name}/candidate"] = suite.candidate
-        metrics[f"eval/{suite.name}/champion"] = suite.champion
-        metrics[f"eval/{suite.name}/anchor"] = suite.anchor
-    return metrics
 
 
 def _failures(verdict: GateVerdict) -> str:

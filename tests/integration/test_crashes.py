@@ -1,5 +1,6 @@
 """A loop killed in every state, and in the middle of the long ones, goes on from there."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,8 @@ def _run(home: Path, where: str = "") -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=240,
-        cwd=Path(__file__).parents[2],
+        cwd=home,  # where MLflow without a server puts artifacts
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 

@@ -103,8 +103,8 @@ def test_approved_and_loaded_is_promoted(
         _replica(loop, **replica)
     cycle = loop.run_cycle()
     assert (cycle.state, cycle.release_id) == (CycleState.PROMOTED, RELEASE)
-    assert loop.tracking.alias_weights(loop.policy, Alias.CHAMPION) == candidate.weights
-    assert loop.tracking.alias_weights(loop.policy, Alias.CANDIDATE) is None
+    assert loop.chronicle.tracking.alias_weights(loop.policy, Alias.CHAMPION) == candidate.weights
+    assert loop.chronicle.tracking.alias_weights(loop.policy, Alias.CANDIDATE) is None
 
 
 @pytest.mark.parametrize(
