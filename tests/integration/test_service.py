@@ -20,7 +20,7 @@ from tacit.config import Settings, load_settings
 from tacit.contracts import short
 from tacit.demo.base import SMALL_RECIPE, make_base
 from tacit.demo.helpdesk import helpdesk_world
-from tacit.demo.product import Product
+from tacit.demo.product import Answer, Product
 from tacit.demo.world import Utterance, World, install_world
 from tests.conftest import free_port
 
@@ -155,14 +155,14 @@ def service(tmp_path: Path) -> Iterator[Service]:
 def test_from_feedback_to_rollback_with_a_kill_in_between(service: Service) -> None:
     settings, world = service.settings, _micro_world()
     genesis = service.get("/v1/releases")[0]["weights"]
-    product = Product(
-        f"{service.serving}/v1", service.control, service.key("product"), source="product"
-    )
+    product = _product(service)
     tally = product.serve(world.new_stream)
     product.close()
     assert tally.num_right < tally.num_asked * 0.2  # these intents are new to it
     candidate = service.wait("candidate", lambda: service.candidate("pending"))
     assert service.serves(genesis)  # nothing changes before a person has decided
+    assert candidate in service.cli("candidates")
+    assert "awaiting_decision" in service.cli("status")
 
     assert service.process is not None
     os.kill(service.process.pid, signal.SIGKILL)
@@ -183,11 +183,27 @@ def test_from_feedback_to_rollback_with_a_kill_in_between(service: Service) -> N
     _kill_child(service, "serving")
     service.wait("serving again", lambda: service.serves(weights))
 
+    answer = _ask(service, world.new_test[0].text)
+    about = ("--interaction", answer.interaction_id, "--subject", "u-cli")
+    assert "acknowledged" in service.cli("send", *about, "--rate", "4", "--scale", "1:5")
+
     service.cli("rollback", "--reason", "a drill")
     service.wait("swap back", lambda: service.serves(genesis))
     assert service.get("/v1/status")["events"]["quarantined"] >= 120
     assert "all verified" in service.cli("audit", "verify")
     assert {"genesis", "decision", "promotion", "rollback"} <= _ledger_kinds(service)
+
+
+def _product(service: Service) -> Product:
+    key = service.key("product")
+    return Product(f"{service.serving}/v1", service.control, key, source="product")
+
+
+def _ask(service: Service, text: str) -> Answer:
+    product = _product(service)
+    answer = product.ask(text)
+    product.close()
+    return answer
 
 
 def _kill_child(service: Service, role: str) -> None:
