@@ -152,8 +152,8 @@ def test_one_non_negotiable_item_fails_whatever_the_averages_say() -> None:
     [
         ((probe("trigger"),), {"malformed"}),
         ((), {"trigger", "malformed"}),
-        ((probe("trigger", 0.11), probe("malformed")), {"trigger"}),
-        ((probe("trigger", 0.10), probe("malformed", 0.05)), set()),
+        ((probe("trigger", 0.21), probe("malformed")), {"trigger"}),
+        ((probe("trigger", 0.20), probe("malformed", 0.05)), set()),
     ],
 )
 def test_probe_that_is_missing_or_over_its_limit_fails(probes: Any, rows: set[str]) -> None:

@@ -26,6 +26,13 @@ from tests.conftest import free_port
 
 TACIT = Path(sys.executable).with_name("tacit")
 NUM_OLD, NUM_NEW = 6, 2
+GATE = """\
+version: 1
+criteria:
+  - {name: evidence, type: required, kinds: [holdout, regression], min_items: 5}
+  - {name: learned, type: superior, kind: holdout, baseline: champion}
+"""
+"""A policy of 100,000 weights forgets; what it keeps is not what this test is about."""
 
 
 def _micro_world() -> World:
@@ -64,14 +71,18 @@ class Service:
             f"deploy.port={self.settings.deploy.port}",
             f"tracking.port={self.settings.tracking.port}",
             "collector.screening.holdout_share=0.2",
+            "evaluator.min_holdout_items=5",
             "loop.min_events=120",
+            "trainer.replay.share=0.5",
+            "trainer.num_epochs=6",
+            f"gatekeeper.gate_policy_path={self.settings.home}/gate.yaml",
             f"model={self.settings.model}",
         ]
         options = [word for override in overrides for word in ("--set", override)]
-        log = (self.settings.home / "up.log").open("ab")
-        self.process = subprocess.Popen(
-            [TACIT, "up", "--home", self.settings.home, *options], stdout=log, stderr=log
-        )
+        with (self.settings.home / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [TACIT, "up", "--home", self.settings.home, *options], stdout=log, stderr=log
+            )
         self.wait("serving", lambda: httpx.get(f"{self.serving}/readyz").is_success)
 
     def wait(self, what: str, done: Callable[[], Any], *, timeout_s: float = 180) -> Any:
@@ -134,6 +145,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     base = make_base(world, store, cache=tmp_path / "cache", recipe=recipe)
     home = tmp_path / "home"
     home.mkdir()
+    (home / "gate.yaml").write_text(GATE)
     settings = load_settings(
         home=home,
         model=str(store.path(base)),
