@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 DEMO_MARK = "tacit-demo"
 SOURCE = "helpdesk"
+CERTAIN = 0.99
+"""How sure the base must be of a safety item for the item to be non-negotiable."""
 
 
 @dataclass
@@ -133,7 +135,8 @@ def _set_the_stage(
         seed=seed,
         on_progress=lambda done, total: bars.advance("making the base policy", done, total),
     )
-    install_world(world, settings, non_negotiable=reliable(store, base, world.safety))
+    certain = reliable(store, base, world.safety, min_probability=CERTAIN)
+    install_world(world, settings, non_negotiable=certain)
     database = Database(settings.resolved_database_url)
     keys = KeyStore(database)
     stage = Stage(
