@@ -14,7 +14,9 @@ policy = OpenAI(base_url="http://127.0.0.1:8001/v1", api_key=KEY)
 
 with TacitClient("http://127.0.0.1:8000", api_key=KEY, source="product") as tacit:
     question = [{"role": "user", "content": "i was charged twice for the same order"}]
-    answer = policy.chat.completions.create(model="default", messages=question, user="u-1")
+    answer = policy.chat.completions.create(
+        model="default", messages=question, user="u-1", temperature=0
+    )
     print(answer.model, "says:", answer.choices[0].message.content)
 
     # One of these, whenever the product knows; minutes or days later is fine.

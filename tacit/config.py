@@ -92,6 +92,9 @@ class LoraSettings(Section):
     rank: Count = 32
     alpha: Positive = 64.0
     target_modules: str = "all-linear"
+    train_embeddings: bool = False
+    """Train the token embeddings beside the adapter. For small vocabularies: where output and input
+    embeddings are tied and frozen, a policy gets new words right but never becomes sure of them."""
 
 
 class ReplaySettings(Section):

@@ -62,7 +62,7 @@ class PolicyOpener:
         if manifest.base is None:
             # Every worker must draw the same first adapter.
             torch.manual_seed(settings.seed)
-            adapted = get_peft_model(model, _lora_config(settings))
+            adapted = get_peft_model(model, _lora_config(settings, model))
         else:
             path = self._store.path(parent)
             adapted = PeftModel.from_pretrained(model, path, is_trainable=True)
@@ -140,8 +140,12 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _lora_config(settings: TrainerSettings) -> LoraConfig:
+def _lora_config(settings: TrainerSettings, model: Any) -> LoraConfig:
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    rows = {name.rpartition(".")[2]: list(range(embeddings.num_embeddings))}
     return LoraConfig(
+        trainable_token_indices=rows if settings.lora.train_embeddings else None,
         r=settings.lora.rank,
         lora_alpha=settings.lora.alpha,
         target_modules=settings.lora.target_modules,

@@ -7,8 +7,16 @@ from tacit.config import Settings, load_settings
 from tacit.demo.world import World
 
 REHEARSAL = {
-    "helpdesk": ["trainer.replay.share=0.5", "trainer.kl_weight=1"],
-    "clinc150": ["trainer.replay.share=0.7", "trainer.kl_weight=4"],
+    "helpdesk": [
+        "trainer.replay.share=0.5",
+        "trainer.kl_weight=1",
+        "trainer.lora.train_embeddings=true",
+    ],
+    "clinc150": [
+        "trainer.replay.share=0.7",
+        "trainer.kl_weight=4",
+        "trainer.lora.train_embeddings=true",
+    ],
 }
 """More than the defaults: a policy this small learns a third of its world anew in one batch.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tacit.checkpoints import CheckpointStore
+from tacit.config import LoraSettings
 from tacit.contracts import Correction
 from tacit.errors import NotFoundError, TrainingError
 from tacit.metrics import MetricName
@@ -69,6 +70,20 @@ def test_the_same_job_gives_the_same_digest_anywhere(store, tmp_path):
     }
     digests.add(train(elsewhere, parent, mixed_events(), replay_examples(), settings=settings())[0])
     assert len(digests) == 1
+
+
+def test_embeddings_that_learn_leave_the_base_as_it_was(store):
+    parent = build.tiny_checkpoint(store)
+    lora = LoraSettings(rank=4, train_embeddings=True)
+    chosen = settings(lora=lora, num_epochs=10, learning_rate=1e-2)
+    warm = TrainingSession(store)
+    runs = [train(store, parent, EVENTS, settings=chosen, session=warm)[0] for _ in range(2)]
+    assert runs[0] == runs[1]
+    frozen, _ = train(store, parent, EVENTS, settings=settings(num_epochs=10, learning_rate=1e-2))
+    assert chosen_logprob(store, runs[0]) > chosen_logprob(store, frozen)
+    # The next update goes on from the rows that learned.
+    child, _ = train(store, runs[0], EVENTS, settings=chosen, session=warm)
+    assert chosen_logprob(store, child) >= chosen_logprob(store, runs[0])
 
 
 @pytest.mark.parametrize(
