@@ -78,13 +78,18 @@ class Chronicle:
             self.tracking.set_tags(cycle.mlflow_run_id, tags)
             if weights is not None:
                 self.tracking.tag_version(self._policy, weights, {"tacit.state": cycle.state})
-                self.tracking.clear_alias(self._policy, Alias.CANDIDATE)
+                self._retire_candidate(weights)
             failed = cycle.state == CycleState.FAILED
             self.tracking.end_cycle(cycle.mlflow_run_id, failed=failed)
         except MlflowException as error:
             logger.warning("the run of %s is not closed yet: %s", cycle.cycle_id, error)
             return
         self._closed = cycle.cycle_id
+
+    def _retire_candidate(self, weights: Digest) -> None:
+        # A restarted loop closes the last cycle again while a later candidate may be waiting.
+        if self.tracking.alias_weights(self._policy, Alias.CANDIDATE) == weights:
+            self.tracking.clear_alias(self._policy, Alias.CANDIDATE)
 
     def follow_champion(self, weights: Digest) -> None:
         """The alias ``champion`` on what serves, after promotions and rollbacks alike."""

@@ -103,8 +103,9 @@ class Tracking:
         self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def end_cycle(self, run_id: str, *, failed: bool = False) -> None:
-        """Close the run."""
-        self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        """Close the run; one that is closed keeps the time it ended at."""
+        if self._client.get_run(run_id).info.status == "RUNNING":
+            self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def register(self, policy: str, weights: Digest, *, run_id: str | None = None) -> str:
         """Register a checkpoint under the name of its policy line; returns the version.
