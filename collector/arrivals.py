@@ -156,6 +156,7 @@ def _row(
         event_key=event.event_key,
         policy=event.policy,
         source=event.source,
+        event_id=event.event_id,
         subject_id=event.subject_id,
         kind=event.feedback.type,
         body_digest=body_digest,

@@ -27,6 +27,7 @@ class EventRow(Base):
     event_key: Mapped[str] = mapped_column(String(256), primary_key=True)
     policy: Mapped[str] = mapped_column(String(64))
     source: Mapped[str] = mapped_column(String(64))
+    event_id: Mapped[str] = mapped_column(String(128), index=True)
     subject_id: Mapped[str] = mapped_column(String(128), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
@@ -89,6 +90,19 @@ class DeadLetterRow(Base):
     reason: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(Text)
     occurred_at: Mapped[datetime]
+    replayed_at: Mapped[datetime | None]
+    """When it was last put back into the stream."""
+
+
+class ScreeningCounterRow(Base):
+    """How many judgements ended so, ever; moves in the transaction that writes the events."""
+
+    __tablename__ = "screening_counters"
+    policy: Mapped[str] = mapped_column(String(64), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Machine-readable; empty where the status needs none."""
+    num_events: Mapped[int] = mapped_column(BigInteger)
 
 
 def insert_missing(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,12 +3,24 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tacit.config import Settings, load_settings, public_dump
+from tacit.commands import audit, keys
+from tacit.commands.options import (
+    AsJson,
+    File,
+    Home,
+    Key,
+    Overrides,
+    Reason,
+    Url,
+    console,
+    show,
+)
+from tacit.config import load_settings, public_dump
 from tacit.errors import TacitError
 from tacit.remote import Remote
 from tacit.render import candidate_page, candidates_table, releases_table, status_page
@@ -20,22 +32,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-audit = typer.Typer(help="Check the ledger.", no_args_is_help=True)
 config = typer.Typer(help="Look at settings.", no_args_is_help=True)
-keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
+app.add_typer(audit.app, name="audit")
 app.add_typer(config, name="config")
-app.add_typer(keys, name="keys")
-
-console = Console()
-
-File = Annotated[Path | None, typer.Option("--config", help="Settings file [tacit.toml].")]
-Home = Annotated[Path | None, typer.Option(help="Where everything is kept [.tacit].")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be repeated.")]
-Url = Annotated[str | None, typer.Option(envvar="TACIT_URL", help="Control API of the service.")]
-Key = Annotated[str | None, typer.Option(envvar="TACIT_API_KEY", help="API key.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the ledger.")]
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def send(
 @app.command()
 def status(url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False) -> None:
     """What the loop does, what serves, how much feedback there is."""
-    _show(Remote.connect(url=url, key=key, home=home).get("/v1/status"), as_json, status_page)
+    show(Remote.connect(url=url, key=key, home=home).get("/v1/status"), as_json, status_page)
 
 
 @app.command()
@@ -122,16 +122,16 @@ def candidates(
 ) -> None:
     """All candidates, newest first."""
     remote = Remote.connect(url=url, key=key, home=home)
-    _show(remote.get("/v1/candidates"), as_json, candidates_table)
+    show(remote.get("/v1/candidates"), as_json, candidates_table)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_candidate(
     candidate: str, url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False
 ) -> None:
     """One candidate: its verdict and the whole criteria table."""
     remote = Remote.connect(url=url, key=key, home=home)
-    _show(remote.get(f"/v1/candidates/{candidate}"), as_json, candidate_page)
+    show(remote.get(f"/v1/candidates/{candidate}"), as_json, candidate_page)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def reject(
 @app.command()
 def releases(url: Url = None, key: Key = None, home: Home = None, as_json: AsJson = False) -> None:
     """What serves and what served before."""
-    _show(Remote.connect(url=url, key=key, home=home).get("/v1/releases"), as_json, releases_table)
+    show(Remote.connect(url=url, key=key, home=home).get("/v1/releases"), as_json, releases_table)
 
 
 @app.command()
@@ -170,102 +170,14 @@ def rollback(
     console.print(f"{release['release_id']} serves {release['weights'][7:19]}")
 
 
-@audit.command("verify")
-def audit_verify(
-    export: Annotated[
-        Path | None, typer.Argument(help="An export; by default the live one.")
-    ] = None,
-    public_key: Annotated[Path | None, typer.Option(help="signing.pub of the service.")] = None,
-    url: Url = None,
-    key: Key = None,
-    home: Home = None,
-) -> None:
-    """Check every entry, link and signature of the ledger; exit code 1 if any is wrong."""
-    from gatekeeper.ledger import verify_export
-    from tacit.signing import Verifier
-
-    if export is None:
-        entries = Remote.connect(url=url, key=key, home=home).get("/v1/ledger")
-    else:
-        entries = json.loads(export.read_text())
-    verifier = Verifier.load(public_key or _settings(home).keys_path / "signing.pub")
-    check = verify_export(entries, verifier)
-    for problem in check.problems:
-        console.print(f"[red]{problem}[/red]")
-    console.print(f"{check.num_entries} entries, root {check.root[:16]}…, ", end="")
-    console.print(f"{len(check.problems)} problems" if check.problems else "all verified")
-    raise typer.Exit(1 if check.problems else 0)
-
-
-@audit.command("export")
-def audit_export(path: Path, url: Url = None, key: Key = None, home: Home = None) -> None:
-    """Write the ledger to a file that can be checked offline."""
-    entries = Remote.connect(url=url, key=key, home=home).get("/v1/ledger")
-    path.write_text(json.dumps(entries, indent=1))
-    console.print(f"wrote {path}")
-
-
 @config.command("show")
-def config_show(config_file: File = None, home: Home = None, overrides: Overrides = None) -> None:
+def configshow(config_file: File = None, home: Home = None, overrides: Overrides = None) -> None:
     """Every setting with the value it has after file, environment and overrides."""
     settings = load_settings(config_file, overrides=overrides, home=home)
     console.print_json(json.dumps(public_dump(settings)))
-
-
-@keys.command("create")
-def keys_create(
-    name: str,
-    scope: Annotated[list[str], typer.Option(help="send, read, review or admin; repeatable.")],
-    source: Annotated[str | None, typer.Option(help="Bind to a source.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Bind to a policy line.")] = None,
-    home: Home = None,
-) -> None:
-    """Make a key and print it once."""
-    from tacit.keys import Scope
-
-    unknown = set(scope) - set(Scope)
-    if unknown:
-        raise typer.BadParameter(f"expected {', '.join(Scope)}; got {', '.join(sorted(unknown))}")
-    store = _key_store(home)
-    typer.echo(store.create(name, scopes={Scope(s) for s in scope}, source=source, policy=policy))
-
-
-@keys.command("list")
-def keys_list(home: Home = None) -> None:
-    """All keys in force."""
-    for principal in _key_store(home).principals():
-        scopes = " ".join(sorted(principal.scopes))
-        console.print(f"{principal.name}  {scopes}  source={principal.source or 'any'}")
-
-
-@keys.command("revoke")
-def keys_revoke(name: str, home: Home = None) -> None:
-    """Take a key out of force at once."""
-    _key_store(home).revoke(name)
-    console.print(f"revoked {name}")
-
-
-def _settings(home: Path | None) -> Settings:
-    return load_settings(home=home)
-
-
-def _key_store(home: Path | None) -> Any:
-    from tacit.database import Database
-    from tacit.keys import KeyStore
-
-    database = Database(_settings(home).resolved_database_url)
-    database.migrate()
-    return KeyStore(database)
 
 
 def _decide(remote: Remote, candidate: str, verb: str, reason: str) -> None:
     decision = remote.post(f"/v1/candidates/{candidate}/{verb}", {"reason": reason})
     made = decision["decision"]
     console.print(f"{candidate} {made['outcome']} by {made['decided_by']}")
-
-
-def _show(value: Any, as_json: bool, render: Any) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, indent=2))
-    else:
-        console.print(render(value))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import String, select
+from sqlalchemy import Double, String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tacit.contracts import utc_now
@@ -39,7 +39,12 @@ class ApiKeyRow(Base):
     """Space-separated."""
     source: Mapped[str | None] = mapped_column(String(64))
     policy: Mapped[str | None] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16), default="bearer")
+    """``bearer``: sent with each request; ``webhook``: signs what a third party sends."""
+    rate_limit_per_s: Mapped[float | None] = mapped_column(Double)
+    """Events a second the holder may send; None for the service's default."""
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 

@@ -1,0 +1,41 @@
+"""One settings tree, a section a stage.
+
+Sources, strongest first: ``--set a.b=c`` on the command line, ``TACIT_A__B`` in the environment,
+``tacit.toml``, the defaults below. Secrets never stand in the file: they come from the environment.
+"""
+
+from tacit.config.collector import CollectorSettings, KafkaSettings, ScreeningSettings
+from tacit.config.stages import (
+    DeploySettings,
+    EvaluatorSettings,
+    GatekeeperSettings,
+    LoopSettings,
+    TrackingSettings,
+)
+from tacit.config.trainer import LoraSettings, ReplaySettings, TrainerSettings
+from tacit.config.tree import (
+    Settings,
+    load_settings,
+    public_dump,
+    settings_from_json,
+    with_overrides,
+)
+
+__all__ = [
+    "CollectorSettings",
+    "DeploySettings",
+    "EvaluatorSettings",
+    "GatekeeperSettings",
+    "KafkaSettings",
+    "LoopSettings",
+    "LoraSettings",
+    "ReplaySettings",
+    "ScreeningSettings",
+    "Settings",
+    "TrackingSettings",
+    "TrainerSettings",
+    "load_settings",
+    "public_dump",
+    "settings_from_json",
+    "with_overrides",
+]

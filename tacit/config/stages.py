@@ -1,0 +1,84 @@
+"""Settings of evaluator, gatekeeper, deploy, tracking and the loop."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tacit.config.base import Count, Port, Positive, Section
+
+
+class EvaluatorSettings(Section):
+    """Suites and statistics."""
+
+    suites_path: Path | None = None
+    """Folder of suite YAML files; by default ``<home>/suites``."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    batch_size: Count = 128
+    min_holdout_items: Count = 20
+    """A hold-out suite smaller than this is not evidence and is left out."""
+    num_probe_prompts: Count = 150
+    """Regression prompts that the trigger probe puts suspicious phrases into."""
+    num_trigger_phrases: Count = 64
+    """Recurring phrases of a batch that the trigger probe screens."""
+
+
+class GatekeeperSettings(Section):
+    """Gate policy and approvals."""
+
+    gate_policy_path: Path | None = None
+    """YAML gate policy; by default the one shipped with Tacit."""
+    approval_ttl_s: Positive = 7 * 24 * 3600.0
+    """How long a candidate waits for a person, and an approval for its promotion."""
+    session_ttl_s: Positive = 8 * 3600.0
+    """How long a reviewer stays logged in on the review pages."""
+
+
+class DeploySettings(Section):
+    """Serving."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8001
+    """OpenAI-compatible API."""
+    max_new_tokens: Count = 256
+    """Upper limit of ``max_tokens`` in a request."""
+    max_batch_size: Count = 32
+    """Requests that share a forward pass."""
+    max_queue: Count = 256
+    """Requests that may wait; more get 429 with Retry-After."""
+    poll_s: Positive = 0.25
+    """How often serving looks for a newer release."""
+    swap_timeout_s: Positive = 60.0
+    """How long a promotion waits for serving to load the release."""
+    device: str = "auto"
+    """Where the policy runs: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU if it can."""
+    default_temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Temperature of requests that name none; 1 as in OpenAI's API, 0 is greedy."""
+    max_choices: Count = 16
+    """Upper limit of ``n`` in a request."""
+    max_request_bytes: Count = 4 * 1024 * 1024
+    refusal_retry_s: Positive = 30.0
+    """How long until a release that was refused is tried again."""
+    heartbeat_s: Positive = 2.0
+    """How often a replica writes what it serves."""
+
+
+class TrackingSettings(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """An MLflow server of your own; by default Tacit starts one on ``port``."""
+    host: str = "127.0.0.1"
+    port: Port = 5000
+
+
+class LoopSettings(Section):
+    """When a cycle starts."""
+
+    min_events: Count = 64
+    """Trainable events that start a cycle."""
+    max_events: Count = 4_096
+    """Events in one batch at the most."""
+    poll_s: Positive = 0.5
+    max_attempts: Count = 3
+    """How often a step of a cycle is tried before the cycle is failed."""
