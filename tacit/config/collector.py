@@ -1,6 +1,8 @@
 """Settings of the collector: HTTP API, stream, screening."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tacit.config.base import Count, Port, Positive, Section, Share
 from tacit.contracts.base import Name
@@ -62,4 +64,13 @@ class CollectorSettings(Section):
     max_request_bytes: Count = 5 * 1024 * 1024
     metrics: dict[Name, Literal["bool", "float"]] = {"resolved": "bool"}
     """Outcome metrics that products may report; any other is refused."""
+    max_dead_letters: Count = 100_000
+    """Records that could not be taken and are kept; the oldest go first."""
+    dead_letter_ttl_s: Positive = 30 * 24 * 3600.0
+    """How long they are kept at most: their payloads are not redacted."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """With less of the disk free than this, ``/readyz`` says 503."""
+    metrics_public: bool | None = None
+    """Whether ``/metrics`` needs no key; by default only where ``host`` is a loopback address and
+    no proxy passed the request on. With a key it needs scope ``read``."""
     screening: ScreeningSettings = ScreeningSettings()
