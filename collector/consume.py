@@ -18,6 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from collector.arrivals import FeedbackWriter
+from collector.dead_letters import DeadLetterPurge
 from collector.ingest import feedback_topic, interactions_topic
 from collector.interactions import write_interactions
 from collector.positions import Overtaken, advance, lock_screening
@@ -52,12 +53,14 @@ class Consumer:
         self._feedback_topic = feedback_topic(settings)
         self._interactions_topic = interactions_topic(settings)
         self._writer = FeedbackWriter(settings)
+        self._purge = DeadLetterPurge(database, settings.collector)
 
     def run(self, stop: threading.Event) -> None:
         """Screen what comes until ``stop`` is set; waits out a stream or database that is away."""
         while not stop.is_set():
             try:
                 self._step(wait_s=_WAIT_S)
+                self._purge.now_and_then(self._clock())
             except UnavailableError as error:
                 logger.warning("screening waits: %s", error)
                 stop.wait(_RETRY_S)
