@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from collector.api import create_router as collector_router
 from collector.ingest import Ingestor
+from collector.metrics import MetricsMiddleware
+from collector.monitoring import Monitoring
 from collector.store import EventStore
 from collector.streams import open_stream
 from deploy.api import create_router as deploy_router
@@ -47,7 +49,11 @@ def create_control(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Tacit", version=importlib.metadata.version("tacit"))
     install_error_handlers(app)
-    ingestor = Ingestor(database, open_stream(settings), settings)
+    stream = open_stream(settings)
+    ingestor = Ingestor(database, stream, settings)
+    monitoring = Monitoring(settings, database, stream, keys)
+    app.add_middleware(MetricsMiddleware, metrics=monitoring.http)
+    app.include_router(monitoring.create_router())
     app.include_router(collector_router(ingestor=ingestor, store=events, keys=keys))
     app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
@@ -62,11 +68,6 @@ def create_control(settings: Settings) -> FastAPI:
             session_ttl_s=settings.gatekeeper.session_ttl_s,
         )
     )
-
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
 
     @app.get("/v1/status")
     def status(request: Request) -> LoopStatus:
