@@ -5,17 +5,21 @@ validation or the router raised it.
 """
 
 import logging
+import math
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from tacit.errors import (
     InvalidInputError,
     NotAuthenticatedError,
+    RateLimitedError,
     TacitError,
+    TooLargeError,
     UnavailableError,
 )
 from tacit.keys import KeyStore, Principal
@@ -23,6 +27,23 @@ from tacit.keys import KeyStore, Principal
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+
+
+class ErrorFields(BaseModel):
+    """What went wrong, in the words of the error that was raised."""
+
+    type: str
+    """Name of the error; machine-readable."""
+    expected: str
+    got: str
+    mend: str
+    """How to put it right; may be empty."""
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorFields
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -38,8 +59,30 @@ def bearer_principal(keys: KeyStore, request: Request) -> Principal:
 
     Reads the database: call it from a plain ``def`` endpoint or a threadpool.
     """
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return keys.authenticate(key.strip() if scheme.lower() == "bearer" else None)
+    return keys.authenticate(bearer_credential(request))
+
+
+def bearer_credential(request: Request) -> str | None:
+    """What stands behind ``Bearer`` in ``request``; None if nothing does."""
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def read_limited(request: Request, *, max_bytes: int) -> bytes:
+    """The body of ``request``.
+
+    Raises TooLargeError as soon as ``max_bytes`` is passed, not when all of it came, and
+    InvalidInputError for a body that is encoded.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise InvalidInputError("a body without Content-Encoding", got=encoding)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise TooLargeError(f"a body of at most {max_bytes} bytes", got="more")
+    return bytes(body)
 
 
 def error_fields(error: TacitError) -> dict[str, str]:
@@ -57,6 +100,9 @@ def error_response(error: TacitError) -> JSONResponse:
     headers = {}
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, RateLimitedError):
+        # Whole seconds, and never 0: that would ask for the same refusal again.
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": error_fields(error)}, error.status, headers)
