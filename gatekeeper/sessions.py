@@ -4,11 +4,8 @@ The key is looked up at every request, so revoking it ends its sessions. A cooki
 ends; its random part is what CSRF tokens are bound to.
 """
 
-import os
 import secrets
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +16,7 @@ from pydantic import ValidationError
 from tacit.contracts import Part, utc_now
 from tacit.errors import NotAllowedError, NotAuthenticatedError
 from tacit.keys import KeyStore, Principal, Scope, key_id_of
+from tacit.secrets_file import load_or_create_secret
 
 SECRET_NAME = "session.secret"
 
@@ -106,18 +104,9 @@ def require_csrf(expected: str, got: str) -> None:
         )
 
 
-def load_or_create_secret(folder: Path) -> str:
+def session_secret(folder: Path) -> str:
     """The secret that signs cookies, kept in ``folder`` so that a restart logs nobody out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SECRET_NAME
-    # Written first and linked then: nobody can read half a secret, and of two processes that
-    # start at once one wins.
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=SECRET_NAME) as file:
-        file.write(secrets.token_urlsafe(32))
-        file.flush()
-        with suppress(FileExistsError):
-            os.link(file.name, path)
-    return path.read_text()
+    return load_or_create_secret(folder / SECRET_NAME)
 
 
 def _text(signed: str | bytes) -> str:

@@ -19,7 +19,7 @@ from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.ledger import Ledger
 from gatekeeper.pages import create_pages
-from gatekeeper.sessions import load_or_create_secret
+from gatekeeper.sessions import session_secret
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Digest, Release, short
@@ -64,7 +64,7 @@ def create_control(settings: Settings) -> FastAPI:
             overview,
             keys,
             policy=policy,
-            secret=load_or_create_secret(settings.keys_path),
+            secret=session_secret(settings.keys_path),
             session_ttl_s=settings.gatekeeper.session_ttl_s,
         )
     )

@@ -80,13 +80,13 @@ class TooLargeError(TacitError, ValueError):
 
 
 class NotAuthenticatedError(TacitError, PermissionError):
-    """No key, or one that is unknown or revoked."""
+    """No key or token, or one that is unknown, altered, revoked or past its end."""
 
     status = 401
 
 
 class NotAllowedError(TacitError, PermissionError):
-    """The key is good but lacks the scope, the source or the policy line."""
+    """The key is good but lacks the scope, or is bound to something else than was asked for."""
 
     status = 403
 
@@ -101,6 +101,28 @@ class ConflictError(TacitError, ValueError):
     """The thing exists already and is different, or is past the state the call needs."""
 
     status = 409
+
+
+class RateLimitedError(TacitError, RuntimeError):
+    """The key has sent as much as it may for now; ``retry_after_s`` says when it may again."""
+
+    status = 429
+
+    def __init__(
+        self, expected: str, *, got: str = "", mend: str = "", retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(expected, got=got, mend=mend)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = (self.expected, self.got, self.mend, self.retry_after_s)
+        return (_rebuild_rate_limited, fields)
+
+
+def _rebuild_rate_limited(
+    expected: str, got: str, mend: str, retry_after_s: float
+) -> RateLimitedError:
+    return RateLimitedError(expected, got=got, mend=mend, retry_after_s=retry_after_s)
 
 
 class UnavailableError(TacitError, RuntimeError):

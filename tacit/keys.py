@@ -1,88 +1,61 @@
-"""API keys: made once, kept as hashes, bound to scopes, a source and a policy line."""
+"""API keys: made once, kept as hashes, bound to scopes, a source and a policy line.
 
-import hashlib
+A bearer key is sent with each request. A webhook key signs what a third party sends; its secret is
+derived from the service's master secret, because checking a signature takes the secret itself.
+"""
+
+import math
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import Double, String, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import select
 
 from tacit.contracts import utc_now
-from tacit.database import Base, Database
-from tacit.errors import ConflictError, NotAllowedError, NotAuthenticatedError, NotFoundError
+from tacit.database import Database
+from tacit.errors import ConfigError, InvalidInputError, NotAuthenticatedError
+from tacit.key_changes import end, insert, require_key_name, require_usable, rows_of, successor
+from tacit.key_rows import ApiKeyRow, KeyInfo, KeyKind, info_of, plain_name
+from tacit.key_text import KeyText, is_endpoint, key_id_of, new_endpoint, secret_hash
+from tacit.principal import Principal, Scope
+from tacit.secrets_file import MASTER_NAME, MasterSecret
 
-_PREFIX = "tacit"
-
-
-class Scope(StrEnum):
-    """What a key may do. ``admin`` may do all of it."""
-
-    SEND = "send"
-    """Ask the policy and send feedback."""
-    READ = "read"
-    """Look at candidates, reports, releases and the ledger."""
-    REVIEW = "review"
-    """Approve, reject and roll back."""
-    ADMIN = "admin"
-
-
-class ApiKeyRow(Base):
-    """One key; only the hash of its secret is kept."""
-
-    __tablename__ = "api_keys"
-    key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str] = mapped_column(String(128), unique=True)
-    secret_hash: Mapped[str] = mapped_column(String(64))
-    scopes: Mapped[str] = mapped_column(String(64))
-    """Space-separated."""
-    source: Mapped[str | None] = mapped_column(String(64))
-    policy: Mapped[str | None] = mapped_column(String(64))
-    kind: Mapped[str] = mapped_column(String(16), default="bearer")
-    """``bearer``: sent with each request; ``webhook``: signs what a third party sends."""
-    rate_limit_per_s: Mapped[float | None] = mapped_column(Double)
-    """Events a second the holder may send; None for the service's default."""
-    created_at: Mapped[datetime]
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
+__all__ = [
+    "ApiKeyRow",
+    "KeyInfo",
+    "KeyKind",
+    "KeyStore",
+    "Principal",
+    "Scope",
+    "WebhookKey",
+    "key_id_of",
+]
 
 
-@dataclass(frozen=True)
-class Principal:
-    """Who a request comes from."""
+class WebhookKey(NamedTuple):
+    """Who a webhook's deliveries come from, and the ``whsec_…`` that signs them."""
 
-    name: str
-    scopes: frozenset[Scope]
-    source: str | None
-    """The only source it may send as; None for any."""
-    policy: str | None
-    """The only policy line it may touch; None for any."""
-
-    def require(self, scope: Scope) -> None:
-        """Raises NotAllowedError without ``scope``."""
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
-            raise NotAllowedError(
-                f"a key with scope {scope}",
-                got=f"{self.name} with {' '.join(sorted(self.scopes)) or 'no scope'}",
-                mend=f"`tacit keys create NAME --scope {scope}` makes one.",
-            )
-
-    def require_target(self, *, source: str | None = None, policy: str | None = None) -> None:
-        """Raises NotAllowedError if the key is bound to another source or policy line."""
-        for what, bound, asked in (
-            ("source", self.source, source),
-            ("policy", self.policy, policy),
-        ):
-            if bound is not None and asked is not None and bound != asked:
-                raise NotAllowedError(f"{what} {bound!r}, which the key is bound to", got=asked)
+    principal: Principal
+    secret: str
 
 
 class KeyStore:
-    """Creates, authenticates and revokes keys."""
+    """Creates, authenticates, rotates and revokes keys; safe to share between threads.
 
-    def __init__(self, database: Database) -> None:
+    ``master`` is needed for webhook keys alone.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        master: MasterSecret | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._database = database
+        self._master = master
+        self._clock = clock
 
     def create(
         self,
@@ -91,90 +64,171 @@ class KeyStore:
         scopes: set[Scope],
         source: str | None = None,
         policy: str | None = None,
+        kind: KeyKind = "bearer",
+        rate_limit_per_s: float | None = None,
+        expires_at: datetime | None = None,
     ) -> str:
         """Make a key and return its text, which is shown once and never stored.
 
-        Raises ConflictError if a key of that name exists.
+        The text of a webhook key is its signing secret, ``whsec_…``. Raises ConflictError if a key
+        of that name is in force, InvalidInputError for a key that could never be used.
         """
-        key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        now = self._clock()
+        row = ApiKeyRow(
+            name=name,
+            scopes=" ".join(sorted(scopes)),
+            source=source,
+            policy=policy,
+            kind=kind,
+            rate_limit_per_s=rate_limit_per_s,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        require_usable(row, now)
         with self._database.session() as session:
-            if session.scalar(select(ApiKeyRow).where(ApiKeyRow.name == name)):
-                raise ConflictError(
-                    "a new key name", got=name, mend=f"`tacit keys revoke {name}` frees it."
-                )
-            session.add(
-                ApiKeyRow(
-                    key_id=key_id,
-                    name=name,
-                    secret_hash=_hash(secret),
-                    scopes=" ".join(sorted(scopes)),
-                    source=source,
-                    policy=policy,
-                    created_at=utc_now(),
-                    revoked_at=None,
-                )
-            )
-        return f"{_PREFIX}.{key_id}.{secret}"
+            taken = session.scalar(select(ApiKeyRow).where(ApiKeyRow.name == name))
+            if taken is not None and taken.is_past_its_end(now):
+                taken.give_up_name("expired")
+                session.flush()
+            text = self._give_secret(row, after=None)
+            insert(session, row)
+        return text
+
+    def rotate(self, name: str, *, grace_s: float) -> str:
+        """A new secret under the same name, scopes and bindings; returned once, as by ``create``.
+
+        Older secrets work for ``grace_s`` seconds more, 0 for not at all. A key that expires gets
+        as long again as it had. The path of a webhook stays.
+
+        Raises NotFoundError.
+        """
+        if not (math.isfinite(grace_s) and grace_s >= 0):
+            raise InvalidInputError("a grace of 0 seconds or more", got=str(grace_s))
+        require_key_name(name)
+        now = self._clock()
+        with self._database.session() as session:
+            old, *older = rows_of(session, name)
+            row = successor(old, now)
+            for ending in (old, *older):
+                end(ending, now, grace_s=grace_s)
+            session.flush()
+            text = self._give_secret(row, after=old)
+            insert(session, row)
+        return text
+
+    def revoke(self, name: str) -> None:
+        """Take a key out of force at once, with all its older secrets; its name becomes free.
+
+        Raises NotFoundError.
+        """
+        with self._database.session() as session:
+            for row in rows_of(session, name):
+                end(row, self._clock(), grace_s=0)
 
     def authenticate(self, key: str | None) -> Principal:
-        """Who holds ``key``. Raises NotAuthenticatedError on a missing, unknown or revoked key."""
-        prefix, _, rest = (key or "").partition(".")
-        key_id, _, secret = rest.partition(".")
-        row = None
-        if prefix == _PREFIX and key_id and secret:
+        """Who holds ``key``.
+
+        Raises NotAuthenticatedError on a key that is missing, unknown, revoked, past its end, or
+        made to sign webhooks.
+        """
+        parts, row = KeyText.parse(key), None
+        if parts is not None:
             with self._database.reader() as session:
-                row = session.get(ApiKeyRow, key_id)
-        if row is None or not secrets.compare_digest(row.secret_hash, _hash(secret)):
+                row = session.get(ApiKeyRow, parts.key_id)
+        if parts is None or row is None or not _opens(row, parts.secret):
             raise NotAuthenticatedError(
                 "an API key in `Authorization: Bearer …`",
-                got="an unknown key" if key else "no key",
+                got="an unknown key" if (key or "").strip() else "no key",
                 mend="`tacit keys create` makes one; products read TACIT_API_KEY.",
             )
-        if row.revoked_at is not None:
-            raise NotAuthenticatedError("a key in force", got=f"{row.name}, which was revoked")
-        return _principal(row)
+        return self._principal_in_force(row)
 
     def holder(self, key_id: str) -> Principal:
-        """Who holds the key with this id, for a login that outlives one request.
+        """Who holds the bearer key with this id, for a login that outlives one request.
 
-        Raises NotAuthenticatedError if the key is unknown or was revoked since.
+        Raises NotAuthenticatedError if the key is unknown, was revoked since or has expired.
         """
         with self._database.reader() as session:
             row = session.get(ApiKeyRow, key_id)
-        if row is None or row.revoked_at is not None:
-            raise NotAuthenticatedError("a key in force", got="one that was revoked or is unknown")
-        return _principal(row)
+        if row is None or row.kind != "bearer":
+            raise NotAuthenticatedError("a key in force", got="one that is unknown")
+        return self._principal_in_force(row)
 
-    def revoke(self, name: str) -> None:
-        """Take a key out of force; its name becomes free. Raises NotFoundError."""
-        with self._database.session() as session:
-            row = session.scalar(
-                select(ApiKeyRow).where(ApiKeyRow.name == name, ApiKeyRow.revoked_at.is_(None))
+    def webhook(self, endpoint: str) -> list[WebhookKey]:
+        """The keys that may sign deliveries to ``/v1/webhooks/<endpoint>``, newest first.
+
+        More than one while a rotated secret has its grace. Raises NotAuthenticatedError if there
+        is none.
+        """
+        rows: Sequence[ApiKeyRow] = ()
+        if is_endpoint(endpoint):
+            with self._database.reader() as session:
+                named = ApiKeyRow.key_id.startswith(f"{endpoint}-")
+                rows = session.scalars(
+                    select(ApiKeyRow).where(named).order_by(ApiKeyRow.created_at.desc())
+                ).all()
+        now = self._clock()
+        keys = [
+            WebhookKey(row.principal(), self._webhook_secret(row))
+            for row in rows
+            if row.is_in_force(now)
+        ]
+        if not keys:
+            raise NotAuthenticatedError(
+                "the path of a webhook in force",
+                got="one that is unknown, was revoked or has expired",
+                mend="`tacit keys create NAME --webhook --source S` makes one.",
             )
-            if row is None:
-                raise NotFoundError("the name of a key in force", got=name)
-            row.revoked_at = utc_now()
-            row.name = f"{name} (revoked {row.key_id})"
+        return keys
 
-    def principals(self) -> list[Principal]:
-        """All keys in force, by name."""
+    def in_force(self) -> list[KeyInfo]:
+        """What may be shown of all keys in force, by name."""
+        now = self._clock()
         with self._database.reader() as session:
             rows = session.scalars(
                 select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None)).order_by(ApiKeyRow.name)
             )
-            return [_principal(row) for row in rows]
+            return [info_of(row) for row in rows if row.is_in_force(now)]
+
+    def _principal_in_force(self, row: ApiKeyRow) -> Principal:
+        if row.is_in_force(self._clock()):
+            return row.principal()
+        became = "was revoked" if row.revoked_at is not None else f"expired at {row.expires_at}"
+        raise NotAuthenticatedError(
+            "a key in force",
+            got=f"{plain_name(row.name)}, which {became}",
+            mend="`tacit keys create` makes another.",
+        )
+
+    def _give_secret(self, row: ApiKeyRow, *, after: ApiKeyRow | None) -> str:
+        """Give ``row`` an id and a secret; the text to show once."""
+        if row.kind == "bearer":
+            text = KeyText.new()
+            row.key_id, row.secret_hash = text.key_id, secret_hash(text.secret)
+            return str(text)
+        endpoint, _, generation = (after.key_id if after else new_endpoint()).partition("-")
+        row.key_id = f"{endpoint}-{int(generation or 0) + 1}"
+        secret = self._require_master().webhook_secret(row.key_id)
+        row.secret_hash = secret_hash(secret)
+        return secret
+
+    def _webhook_secret(self, row: ApiKeyRow) -> str:
+        secret = self._require_master().webhook_secret(row.key_id)
+        if not secrets.compare_digest(row.secret_hash, secret_hash(secret)):
+            raise ConfigError(
+                f"the master secret that made the webhook {plain_name(row.name)}",
+                got="another one",
+                mend=f"Put <home>/keys/{MASTER_NAME} back, or run `tacit keys rotate` with the "
+                "home of the service.",
+            )
+        return secret
+
+    def _require_master(self) -> MasterSecret:
+        if self._master is None:
+            raise ConfigError("a key store opened with the master secret, for a webhook")
+        return self._master
 
 
-def key_id_of(key: str) -> str:
-    """The public part of a key's text, under which its row is found."""
-    return key.split(".")[1]
-
-
-def _principal(row: ApiKeyRow) -> Principal:
-    scopes = frozenset(Scope(scope) for scope in row.scopes.split())
-    return Principal(name=row.name, scopes=scopes, source=row.source, policy=row.policy)
-
-
-def _hash(secret: str) -> str:
-    # The secret has 256 random bits, so a fast hash cannot be searched.
-    return hashlib.sha256(secret.encode()).hexdigest()
+def _opens(row: ApiKeyRow, secret: str) -> bool:
+    # A webhook's secret is known to a third party: it must never pass as a key of its own.
+    return row.kind == "bearer" and secrets.compare_digest(row.secret_hash, secret_hash(secret))

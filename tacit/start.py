@@ -41,7 +41,7 @@ def ensure_key(
             return text
         except NotAuthenticatedError:
             path.unlink()
-    if any(principal.name == name for principal in keys.principals()):
+    if any(key.name == name for key in keys.in_force()):
         keys.revoke(name)
     text = keys.create(name, scopes=scopes, source=source, policy=None)
     _write_secret(path, text)

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from gatekeeper.gate import judge
 from gatekeeper.plots import PLOT_WIDTH, PlotScale
 from gatekeeper.presentation import safe_link
-from gatekeeper.sessions import load_or_create_secret
+from gatekeeper.sessions import session_secret
 from gatekeeper.tables import LedgerRow
 from tacit.contracts import DecisionOutcome
 from tacit.database import Database
@@ -350,8 +350,8 @@ def test_plot_puts_zero_in_the_middle_and_marks_what_lies_beyond() -> None:
 
 
 def test_secret_survives_a_restart_and_is_private(tmp_path: Path) -> None:
-    first = load_or_create_secret(tmp_path)
-    assert load_or_create_secret(tmp_path) == first
+    first = session_secret(tmp_path)
+    assert session_secret(tmp_path) == first
     assert len(first) > 40
     assert [path.name for path in tmp_path.iterdir()] == ["session.secret"]
     assert (tmp_path / "session.secret").stat().st_mode & 0o077 == 0

@@ -46,7 +46,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
     assert made.stdout.startswith("tacit.")
     again = _run("keys", "create", "shop", "--scope", "send", home=tmp_path)
     assert "a new key name; got shop" in again.stderr
-    assert "source=shop" in _run("keys", "list", home=tmp_path).stdout
+    assert "shop" in _run("keys", "list", home=tmp_path).stdout
     assert _run("keys", "revoke", "shop", home=tmp_path).returncode == 0
     assert "shop" not in _run("keys", "list", home=tmp_path).stdout
 
