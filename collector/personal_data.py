@@ -105,19 +105,20 @@ def _recognises(recognizer: str, text: str) -> bool:
     return any(r.end - r.start >= len(text) - 1 for r in results if r.score > 0.1)
 
 
+def _ends_in_letters(address: str) -> bool:
+    return address.rpartition(".")[2].isalpha()
+
+
 @cache
 def _recognizers() -> dict[str, Any]:
     from presidio_analyzer import predefined_recognizers as known
 
-    class EmailRecognizer(known.EmailRecognizer):
-        """Any suffix of letters will do: addresses inside a company are personal too, and the list
-        of public suffixes would be fetched from the network."""
-
-        def validate_result(self, pattern_text: str) -> bool:
-            return pattern_text.rpartition(".")[2].isalpha()
-
+    email = known.EmailRecognizer()
+    # Presidio asks the list of public suffixes and fetches that from the network; addresses inside
+    # a company are personal too.
+    email.validate_result = _ends_in_letters
     recognizers = (
-        EmailRecognizer(),
+        email,
         known.PhoneRecognizer(supported_regions=_PHONE_REGIONS),
         known.CreditCardRecognizer(),
         known.IbanRecognizer(),
@@ -164,7 +165,8 @@ _NUMBERS = (
     _Kind(
         "PHONE",
         re.compile(
-            r"(?:(?<![\w+])\(?\+|(?<![\w+.,/-])(?:\(|00)?)\d(?:[ .()/\-]{0,3}\d){6,14}(?!\w|[.,-]\d)"
+            r"(?:(?<![\w+])\(?\+|(?<![\w+.,/-])(?:\(|00)?)"
+            r"\d(?:[ .()/\-]{0,3}\d){6,14}(?!\w|[.,-]\d)"
         ),
         _is_phone,
     ),
