@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from collector.reasons import Reason
 from collector.streams import StreamRecord
 from collector.tables import DeadLetterRow
 from tacit.config import CollectorSettings
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 """Of a larger record the beginning is kept; it can be looked at, but not replayed as it is."""
-TOO_LARGE = "too_large"
 PURGE_EVERY = timedelta(seconds=10)
 _PURGE_CHUNK = 1_000
 
@@ -45,7 +45,7 @@ def bury(
     num_bytes = len(record.value)
     if num_bytes > MAX_PAYLOAD_BYTES:
         detail = f"{reason}: {detail}; of {num_bytes} bytes the first {MAX_PAYLOAD_BYTES} are kept"
-        reason = TOO_LARGE
+        reason = Reason.TOO_LARGE
     logger.warning(
         "dead letter %s/%s@%s: %s", record.topic, record.partition, record.offset, reason
     )

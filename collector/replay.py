@@ -7,13 +7,13 @@ append and the mark leaves a letter that is replayed once more, and the consumer
 record by its key.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
     Select,
     SQLColumnExpression,
     delete,
@@ -23,9 +23,10 @@ from sqlalchemy import (
     update,
 )
 
-from collector.dead_letters import MAX_PAYLOAD_BYTES, PLACE, TOO_LARGE, Place
+from collector.dead_letters import MAX_PAYLOAD_BYTES, PLACE, Place
 from collector.ingest import interactions_topic
 from collector.parse import parse_event, parse_interaction
+from collector.reasons import Reason
 from collector.streams import Stream
 from collector.tables import DeadLetterRow
 from tacit.config import Settings
@@ -37,6 +38,7 @@ MAX_LETTERS = 1_000
 """Letters that one call replays or drops."""
 _CHUNK = 64
 """Letters in memory at once: each has up to a MiB."""
+_ID = re.compile(r"([A-Za-z0-9._-]{1,128}):([0-9]{1,10}):([0-9]{1,19})")
 
 
 ReplayStatus = Literal["replayed", "already_replayed", "too_large", "unknown"]
@@ -98,7 +100,9 @@ class DeadLetters:
             wanted.append(DeadLetterRow.reason == reason)
         if after is not None:
             wanted.append(tuple_(*PLACE) < tuple_(*after))
-        query = _letters(func.substr(DeadLetterRow.payload, 1, num_payload_bytes)).where(*wanted)
+        # SQLite takes no bytes of an empty value for NULL.
+        beginning = func.coalesce(func.substr(DeadLetterRow.payload, 1, num_payload_bytes), b"")
+        query = _letters(beginning).where(*wanted)
         newest_first = [column.desc() for column in PLACE]
         with self._database.reader() as session:
             rows = session.execute(query.order_by(*newest_first).limit(limit)).all()
@@ -118,7 +122,10 @@ class DeadLetters:
         if reason is not None:
             wanted.append(DeadLetterRow.reason == reason)
         if unreplayed:
-            wanted += [DeadLetterRow.replayed_at.is_(None), DeadLetterRow.reason != TOO_LARGE]
+            wanted += [
+                DeadLetterRow.replayed_at.is_(None),
+                DeadLetterRow.reason != Reason.TOO_LARGE,
+            ]
         query = select(*PLACE).where(*wanted).order_by(*PLACE).limit(MAX_LETTERS)
         with self._database.reader() as session:
             return [Place(*row) for row in session.execute(query)]
@@ -208,14 +215,13 @@ def letter_id(place: Place) -> str:
 
 def place_of(letter: str) -> Place:
     """The place a letter's id names. Raises InvalidInputError."""
-    topic, _, rest = letter.partition(":")
-    partition, _, offset = rest.partition(":")
-    numbers = partition + offset
-    if not (topic and partition and offset and numbers.isascii() and numbers.isdecimal()):
-        raise InvalidInputError("the id of a dead letter, topic:partition:offset", got=letter)
-    if int(partition) >= 2**31 or int(offset) >= 2**63:
+    found = _ID.fullmatch(letter)
+    if found is None:
+        raise InvalidInputError("the id of a dead letter, topic:partition:offset", got=letter[:200])
+    topic, partition, offset = found[1], int(found[2]), int(found[3])
+    if partition >= 2**31 or offset >= 2**63:
         raise InvalidInputError("a partition and an offset that a stream can have", got=letter)
-    return Place(topic, int(partition), int(offset))
+    return Place(topic, partition, offset)
 
 
 def _letters(payload: SQLColumnExpression[bytes]) -> Select[Any]:
@@ -226,7 +232,7 @@ def _letters(payload: SQLColumnExpression[bytes]) -> Select[Any]:
     )
 
 
-def _letter(row: Row[Any]) -> Letter:
+def _letter(row: Sequence[Any]) -> Letter:
     topic, partition, offset, payload, num_bytes, reason, detail, occurred_at, replayed_at = row
     place = Place(topic, partition, offset)
     return Letter(place, payload, num_bytes, reason, detail, occurred_at, replayed_at)
@@ -241,4 +247,4 @@ def _what_to_do(letter: Letter | None) -> ReplayStatus:
         return "unknown"
     if letter.replayed_at is not None:
         return "already_replayed"
-    return "too_large" if letter.reason == TOO_LARGE else "replayed"
+    return "too_large" if letter.reason == Reason.TOO_LARGE else "replayed"
