@@ -1,11 +1,25 @@
 """Settings of the collector: HTTP API, stream, screening."""
 
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_settings import NoDecode
 
 from tacit.config.base import Count, Port, Positive, Section, Share
 from tacit.contracts.base import Name
+
+TokenLife = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
+"""As browsers send it: scheme, host and port in lower case, no path and no slash at the end."""
+
+
+def _split_at_commas(value: object) -> object:
+    # The command line and the environment give one string: ``https://a,https://b``, or JSON.
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.startswith("[") else [v.strip() for v in value.split(",")]
 
 
 class ScreeningSettings(Section):
@@ -32,7 +46,11 @@ class ScreeningSettings(Section):
 
 
 class KafkaSettings(Section):
-    """Connection to a Kafka cluster; user and password come from the environment."""
+    """Connection to a Kafka cluster; secrets come from the environment alone.
+
+    TACIT_KAFKA_USER and TACIT_KAFKA_PASSWORD for the SASL protocols, TACIT_KAFKA_KEY_PASSWORD where
+    ``ssl_keyfile`` is encrypted.
+    """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     """Comma-separated ``host:port``."""
@@ -42,12 +60,35 @@ class KafkaSettings(Section):
     replication_factor: Count = 1
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     """For the SASL protocols; user and password are TACIT_KAFKA_USER and TACIT_KAFKA_PASSWORD."""
+    ssl_cafile: Path | None = None
+    """PEM of the authorities that may vouch for brokers; by default those of the system."""
+    ssl_certfile: Path | None = None
+    """PEM of the client's certificate chain, where brokers ask for one."""
+    ssl_keyfile: Path | None = None
+    """PEM of the key of ``ssl_certfile``; by default it stands in the same file."""
+    ssl_check_hostname: bool = True
+    """Whether a broker's certificate must name the host that was asked for."""
     bootstrap_timeout_s: Positive = 10.0
     """How long the cluster may take to answer the first time."""
     delivery_timeout_s: Positive = 15.0
     """How long an append may take before it fails as unavailable."""
+    request_timeout_s: Positive = 10.0
+    """How long a read waits for an answer of the cluster before it fails as unavailable."""
     max_record_bytes: Count = 1_000_000
     """Events larger than this are refused; the broker's message.max.bytes must allow it."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "KafkaSettings":
+        files = {"ssl_cafile", "ssl_certfile", "ssl_keyfile"}
+        given = sorted(name for name in files if getattr(self, name) is not None)
+        if given and not self.security_protocol.endswith("SSL"):
+            raise ValueError(
+                f"expected security_protocol SSL or SASL_SSL beside {', '.join(given)}; got "
+                f"{self.security_protocol}"
+            )
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("expected ssl_certfile beside ssl_keyfile; got none")
+        return self
 
 
 class CollectorSettings(Section):
@@ -73,4 +114,26 @@ class CollectorSettings(Section):
     metrics_public: bool | None = None
     """Whether ``/metrics`` needs no key; by default only where ``host`` is a loopback address and
     no proxy passed the request on. With a key it needs scope ``read``."""
+    rate_limit_per_s: Positive | None = None
+    """Events a second that a key may send if it has no limit of its own; None for no limit. Each
+    process of the control API counts for itself."""
+    rate_limit_burst_s: Positive = 10.0
+    """Seconds' worth of events that a key which was silent may send at once."""
+    token_ttl_s: TokenLife = 3600.0
+    """How long a feedback token lives if its request does not say."""
+    token_max_ttl_s: TokenLife = 24 * 3600.0
+    """How long it may live at most."""
+    token_rate_limit_per_s: Positive = 1.0
+    """Events a second of one token, within the limit of the key that issued it."""
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_at_commas)] = ()
+    """Web origins whose pages may send feedback, such as https://shop.example; ``*`` for all."""
     screening: ScreeningSettings = ScreeningSettings()
+
+    @model_validator(mode="after")
+    def _token_life_fits(self) -> "CollectorSettings":
+        if self.token_ttl_s > self.token_max_ttl_s:
+            raise ValueError(
+                f"expected token_ttl_s <= token_max_ttl_s; got {self.token_ttl_s} > "
+                f"{self.token_max_ttl_s}"
+            )
+        return self
