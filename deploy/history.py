@@ -45,9 +45,11 @@ def release_before(session: Session, top: Release) -> ReleaseRow:
     )
 
 
-def release_rows(session: Session, policy: str) -> Sequence[ReleaseRow]:
-    """All releases of the line, newest first."""
-    return session.scalars(_newest_first(policy)).all()
+def release_rows(
+    session: Session, policy: str, *, limit: int | None = None
+) -> Sequence[ReleaseRow]:
+    """All releases of the line, or the ``limit`` newest; newest first."""
+    return session.scalars(_newest_first(policy).limit(limit)).all()
 
 
 def top_release(session: Session, policy: str) -> Release | None:

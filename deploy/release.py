@@ -170,10 +170,10 @@ class ReleaseDesk:
             raise NotFoundError(f"a first release of policy line {policy!r}", got="none")
         return row.weights
 
-    def history(self, policy: str) -> list[Release]:
-        """All releases of the line, newest first."""
+    def history(self, policy: str, *, limit: int | None = None) -> list[Release]:
+        """All releases of the line, or the ``limit`` newest; newest first."""
         with self.database.reader() as session:
-            return [read_release(row) for row in release_rows(session, policy)]
+            return [read_release(row) for row in release_rows(session, policy, limit=limit)]
 
     def replicas(self, policy: str) -> list[ReplicaRow]:
         """What each serving replica of the line runs, and what it refused."""

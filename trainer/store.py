@@ -98,6 +98,19 @@ class CandidateStore:
             rows = session.scalars(query).all()
         return [PolicyCandidate.model_validate_json(row.payload) for row in rows]
 
+    def of_batch(self, batch_id: str) -> list[PolicyCandidate]:
+        """The candidates that learned from a batch, oldest first."""
+        query = select(CandidateRow).where(CandidateRow.batch_id == batch_id)
+        with self._db.reader() as session:
+            rows = session.scalars(query.order_by(CandidateRow.created_at)).all()
+        return [PolicyCandidate.model_validate_json(row.payload) for row in rows]
+
+    def parent_of(self, weights: Digest) -> Digest | None:
+        """What ``weights`` were trained from; None for a first release."""
+        with self._db.reader() as session:
+            row = _with_weights(session, weights)
+        return None if row is None else PolicyCandidate.model_validate_json(row.payload).parent
+
     def lineage(self, weights: Digest) -> list[PolicyCandidate]:
         """The candidates that lead to ``weights``, newest first; empty for a first release."""
         with self._db.reader() as session:
@@ -106,12 +119,16 @@ class CandidateStore:
 
 def _walk(session: Session, weights: Digest) -> Iterator[PolicyCandidate]:
     while True:
-        row = session.scalar(select(CandidateRow).where(CandidateRow.weights == weights).limit(1))
+        row = _with_weights(session, weights)
         if row is None:
             return
         candidate = PolicyCandidate.model_validate_json(row.payload)
         yield candidate
         weights = candidate.parent
+
+
+def _with_weights(session: Session, weights: Digest) -> CandidateRow | None:
+    return session.scalar(select(CandidateRow).where(CandidateRow.weights == weights).limit(1))
 
 
 def _check_same(what: str, short_id: str, known: str, digest: str) -> None:
