@@ -12,6 +12,7 @@ from collector.metrics import MetricsMiddleware
 from collector.monitoring import Monitoring
 from collector.store import EventStore
 from collector.streams import open_stream
+from collector.triage import create_triage
 from deploy.api import create_router as deploy_router
 from deploy.release import ReleaseDesk
 from gatekeeper.api import create_router as gatekeeper_router
@@ -55,6 +56,7 @@ def create_control(settings: Settings) -> FastAPI:
     app.add_middleware(MetricsMiddleware, metrics=monitoring.http)
     app.include_router(monitoring.create_router())
     app.include_router(collector_router(ingestor=ingestor, store=events, keys=keys))
+    app.include_router(create_triage(settings, database, stream, keys, ledger.append))
     app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     app.include_router(
