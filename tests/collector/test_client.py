@@ -3,83 +3,20 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from openai.types import Completion
-from openai.types.chat import ChatCompletion
 
-from collector.api import create_router
 from collector.client import TacitClient
 from tacit.contracts import Correction, EventStatus, Preference, Rating
 from tacit.errors import InvalidInputError, UnavailableError
-from tacit.http import install_error_handlers
-from tacit.keys import KeyStore, Scope
 from tests.builders import event, interaction
 from tests.collector.conftest import MakeRoom, Room
+from tests.collector.products import Flaky, app_of, chat, events_of, key_of, serving
 from tests.conftest import free_port
-
-
-def chat(text: str, *, answer_id: str = "chatcmpl-1") -> ChatCompletion:
-    """An answer as the official client returns it."""
-    return ChatCompletion.model_validate(
-        {
-            "id": answer_id,
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": text},
-                }
-            ],
-        }
-    )
-
-
-def app_of(room: Room) -> FastAPI:
-    app = FastAPI()
-    install_error_handlers(app)
-    keys = KeyStore(room.database)
-    app.include_router(create_router(ingestor=room.ingestor, store=room.store, keys=keys))
-    return app
-
-
-@contextmanager
-def serving(app: FastAPI, port: int) -> Iterator[None]:
-    """A real uvicorn server."""
-    config = uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield
-    server.should_exit = True
-    thread.join()
-
-
-def key_of(room: Room) -> str:
-    return KeyStore(room.database).create("shop", scopes={Scope.SEND}, source="helpdesk")
-
-
-def events_of(room: Room) -> list[Any]:
-    """What was sent, in order of screening."""
-    from sqlalchemy import select
-
-    from collector.tables import EventRow
-    from tacit.contracts import FeedbackEvent
-
-    room.consumer.drain()
-    with room.database.reader() as session:
-        rows = session.scalars(select(EventRow).order_by(EventRow.sequence))
-        return [FeedbackEvent.model_validate_json(row.payload) for row in rows]
 
 
 def test_each_kind_of_feedback_arrives_as_it_was_said(make: MakeRoom) -> None:
@@ -121,30 +58,6 @@ def test_server_away_at_first_gets_everything_once_it_is_up(make: MakeRoom) -> N
             assert tacit.rejected == []
 
 
-class _Flaky(httpx.BaseTransport):
-    """Hands requests on to the app but loses some answers, and says 503 to some."""
-
-    def __init__(self, app: FastAPI, script: list[str]) -> None:
-        from fastapi.testclient import TestClient
-
-        self._http = TestClient(app)
-        self._script = script
-        self.num_requests = 0
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.num_requests += 1
-        step = self._script.pop(0) if self._script else "answer"
-        if step == "unavailable":
-            return httpx.Response(503, headers={"Retry-After": "0"})
-        if step == "proxy":
-            return httpx.Response(200, html="<h1>It works</h1>")
-        headers = {k: request.headers[k] for k in ("authorization", "content-type")}
-        answer = self._http.post("/v1/feedback", content=request.read(), headers=headers)
-        if step == "lose":
-            raise httpx.ReadTimeout("the answer was lost")
-        return httpx.Response(answer.status_code, content=answer.content)
-
-
 def client_of(room: Room, transport: httpx.BaseTransport, **options: Any) -> TacitClient:
     values = {"api_key": key_of(room), "source": "helpdesk", "subject_id": "u-1", **options}
     return TacitClient("http://tacit", transport=transport, **values)
@@ -152,7 +65,7 @@ def client_of(room: Room, transport: httpx.BaseTransport, **options: Any) -> Tac
 
 def test_lost_answers_and_503_neither_lose_nor_double(make: MakeRoom) -> None:
     room = make()
-    flaky = _Flaky(app_of(room), ["lose", "unavailable", "proxy", "lose"])
+    flaky = Flaky(app_of(room), ["lose", "unavailable", "proxy", "lose"])
     with client_of(room, flaky) as tacit:
         sent = [tacit.outcome("c-1", True)]
     assert flaky.num_requests == 5
@@ -162,7 +75,7 @@ def test_lost_answers_and_503_neither_lose_nor_double(make: MakeRoom) -> None:
 
 def test_rejected_events_surface_and_the_others_go_through(make: MakeRoom) -> None:
     room = make()
-    flaky = _Flaky(app_of(room), [])
+    flaky = Flaky(app_of(room), [])
     tacit = client_of(room, flaky)
     bad = tacit.outcome("c-1", True, metric="vibes")
     good = tacit.outcome("c-2", True)
@@ -177,7 +90,7 @@ def test_rejected_events_surface_and_the_others_go_through(make: MakeRoom) -> No
 
 def test_bad_key_is_not_retried_for_ever(make: MakeRoom) -> None:
     room = make()
-    flaky = _Flaky(app_of(room), [])
+    flaky = Flaky(app_of(room), [])
     tacit = client_of(room, flaky, api_key="tacit.a.b")
     tacit.outcome("c-1", True)
     with pytest.raises(InvalidInputError, match="401"):
@@ -189,7 +102,7 @@ def test_batch_too_large_for_the_server_is_split(make: MakeRoom) -> None:
     room = make(max_events_per_subject=99)
     collector = room.settings.collector.model_copy(update={"max_events_per_request": 3})
     room.ingestor.settings = room.settings.model_copy(update={"collector": collector})
-    with client_of(room, _Flaky(app_of(room), [])) as tacit:
+    with client_of(room, Flaky(app_of(room), [])) as tacit:
         sent = [tacit.outcome(f"c-{i}", True) for i in range(20)]
     assert [e.event_id for e in events_of(room)] == sent
 
@@ -209,7 +122,7 @@ def test_full_queue_blocks_and_then_says_so(make: MakeRoom) -> None:
 
 def test_many_threads_share_a_client(make: MakeRoom) -> None:
     room = make(max_events_per_subject=9_999)
-    with client_of(room, _Flaky(app_of(room), [])) as tacit:
+    with client_of(room, Flaky(app_of(room), [])) as tacit:
         threads = [
             threading.Thread(
                 target=lambda n=n: [tacit.outcome(f"c-{n}-{i}", True) for i in range(40)]
