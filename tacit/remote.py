@@ -11,7 +11,7 @@ from tacit.errors import NotAuthenticatedError, TacitError, UnavailableError
 
 
 class RemoteError(TacitError, RuntimeError):
-    """The service refused; carries what it said."""
+    """The service refused; carries what it said, and as ``status`` the HTTP status."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,20 @@ class Remote:
             )
         return cls(url.rstrip("/"), key)
 
-    def get(self, path: str) -> Any:
-        """JSON of a GET. Raises RemoteError, UnavailableError."""
-        return self._call("GET", path, None)
+    def get(self, path: str, **params: Any) -> Any:
+        """JSON of a GET; ``params`` that are None are left out. Raises as ``post`` does."""
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._call("GET", path, params=given)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """JSON of a POST. Raises RemoteError, UnavailableError."""
-        return self._call("POST", path, body)
+        return self._call("POST", path, json=body)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _call(self, method: str, path: str, **content: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.key}"}
         try:
             response = httpx.request(
-                method, self.url + path, json=body, headers=headers, timeout=60
+                method, self.url + path, headers=headers, timeout=60, **content
             )
         except httpx.HTTPError as error:
             raise UnavailableError(
@@ -67,7 +68,9 @@ class Remote:
 
 def _remote_error(response: httpx.Response) -> RemoteError:
     try:
-        error = response.json()["error"]
-        return RemoteError(error["expected"], got=error.get("got", ""), mend=error.get("mend", ""))
+        said = response.json()["error"]
+        error = RemoteError(said["expected"], got=said.get("got", ""), mend=said.get("mend", ""))
     except (ValueError, KeyError, TypeError):
-        return RemoteError("a good answer", got=f"{response.status_code}: {response.text[:200]}")
+        error = RemoteError("a good answer", got=f"{response.status_code}: {response.text[:200]}")
+    error.status = response.status_code
+    return error
