@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from tacit.contracts import utc_now
 from tacit.database import Database
-from tacit.errors import ConfigError, InvalidInputError, NotAuthenticatedError
+from tacit.errors import ConfigError, InvalidInputError, NotAuthenticatedError, UnavailableError
 from tacit.key_changes import end, insert, require_key_name, require_usable, rows_of, successor
 from tacit.key_rows import ApiKeyRow, KeyInfo, KeyKind, info_of, plain_name
 from tacit.key_text import KeyText, is_endpoint, key_id_of, new_endpoint, secret_hash
@@ -158,7 +158,7 @@ class KeyStore:
         """The keys that may sign deliveries to ``/v1/webhooks/<endpoint>``, newest first.
 
         More than one while a rotated secret has its grace. Raises NotAuthenticatedError if there
-        is none.
+        is none, UnavailableError if the master secret is not the one that made them.
         """
         rows: Sequence[ApiKeyRow] = ()
         if is_endpoint(endpoint):
@@ -168,18 +168,14 @@ class KeyStore:
                     select(ApiKeyRow).where(named).order_by(ApiKeyRow.created_at.desc())
                 ).all()
         now = self._clock()
-        keys = [
-            WebhookKey(row.principal(), self._webhook_secret(row))
-            for row in rows
-            if row.is_in_force(now)
-        ]
-        if not keys:
+        in_force = [row for row in rows if row.is_in_force(now)]
+        if not in_force:
             raise NotAuthenticatedError(
                 "the path of a webhook in force",
                 got="one that is unknown, was revoked or has expired",
                 mend="`tacit keys create NAME --webhook --source S` makes one.",
             )
-        return keys
+        return self._signers(in_force)
 
     def in_force(self) -> list[KeyInfo]:
         """What may be shown of all keys in force, by name."""
@@ -212,16 +208,22 @@ class KeyStore:
         row.secret_hash = secret_hash(secret)
         return secret
 
-    def _webhook_secret(self, row: ApiKeyRow) -> str:
-        secret = self._require_master().webhook_secret(row.key_id)
-        if not secrets.compare_digest(row.secret_hash, secret_hash(secret)):
-            raise ConfigError(
-                f"the master secret that made the webhook {plain_name(row.name)}",
+    def _signers(self, rows: Sequence[ApiKeyRow]) -> list[WebhookKey]:
+        master = self._require_master()
+        secrets_of = [(row, master.webhook_secret(row.key_id)) for row in rows]
+        signers = [
+            WebhookKey(row.principal(), secret)
+            for row, secret in secrets_of
+            if secrets.compare_digest(row.secret_hash, secret_hash(secret))
+        ]
+        if not signers:
+            raise UnavailableError(
+                f"the master secret that made the webhook {plain_name(rows[0].name)}",
                 got="another one",
                 mend=f"Put <home>/keys/{MASTER_NAME} back, or run `tacit keys rotate` with the "
                 "home of the service.",
             )
-        return secret
+        return signers
 
     def _require_master(self) -> MasterSecret:
         if self._master is None:

@@ -28,6 +28,7 @@ from tacit.errors import (
     NotFoundError,
     RateLimitedError,
     TacitError,
+    UnavailableError,
 )
 from tacit.http import bearer_principal, error_response, install_error_handlers
 from tacit.keys import KeyStore, Principal, Scope
@@ -305,10 +306,13 @@ def test_webhook_under_another_master_secret_is_a_clear_error(database: Database
     mine = KeyStore(database, master=MasterSecret("a" * 43))
     mine.create("crm", scopes=SEND, source="crm", kind="webhook")
     endpoint = mine.in_force()[0].key_id.split("-")[0]
-    with pytest.raises(ConfigError, match=r"master\.secret"):
-        KeyStore(database, master=MasterSecret("b" * 43)).webhook(endpoint)
+    other = KeyStore(database, master=MasterSecret("b" * 43))
+    with pytest.raises(UnavailableError, match=r"master\.secret"):
+        other.webhook(endpoint)
     with pytest.raises(ConfigError, match="master secret"):
         KeyStore(database).webhook(endpoint)
+    mended = other.rotate("crm", grace_s=60)
+    assert [key.secret for key in other.webhook(endpoint)] == [mended]
 
 
 def _token(**fields: Any) -> Principal:
