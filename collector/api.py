@@ -1,194 +1,221 @@
-"""The feedback API: one event, a JSON array or NDJSON in; what became of each out.
+"""The feedback API: sending events, and asking what became of one.
 
-``202`` means durable. A single event that cannot be taken is a 4xx; in a batch each item has its
-own status, and the answer is ``207`` when not all are queued.
+What a request goes through stands in ``collector/intake.py``; what it may carry in
+``collector/bodies.py``.
 """
 
-from collections.abc import Sequence
-from http import HTTPStatus
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
 
-import pydantic_core
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
 
-from collector.ingest import Ingestor, Receipt
-from collector.parse import parse_event, require_admissible
+from collector.cloud_events import EVENT_TYPE
+from collector.ingest import Ingestor
+from collector.intake import Intake
 from collector.store import EventStore
 from tacit.contracts import EventStatus, FeedbackEvent
 from tacit.contracts.base import Identifier, Name
-from tacit.errors import (
-    ConflictError,
-    InvalidInputError,
-    NotFoundError,
-    TacitError,
-    TooLargeError,
-)
-from tacit.http import bearer_principal, error_fields
-from tacit.keys import KeyStore, Principal, Scope
+from tacit.errors import NotFoundError
+from tacit.http import ErrorAnswer, ErrorFields, bearer_principal
+from tacit.keys import KeyStore
+from tacit.principal import Principal, Scope
+
+Lineage = Callable[[str], dict[str, Any]]
+"""From a batch id to ``{"candidates": […], "releases": […]}``."""
 
 
-class _Body(NamedTuple):
-    items: list[bytes]
-    single: bool
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-def create_router(*, ingestor: Ingestor, store: EventStore, keys: KeyStore) -> APIRouter:
+class Queued(_Answer):
+    """The event is durable."""
+
+    event_id: str
+    status: str = "queued"
+
+
+class ItemResult(_Answer):
+    """What became of one event of a batch."""
+
+    index: int
+    """Its place in the request, from 0."""
+    event_id: str | None
+    status: str
+    """``queued``, ``rejected`` or ``conflict``."""
+    error: ErrorFields | None = None
+
+
+class BatchAnswer(_Answer):
+    """What became of each event, in the order in which they were sent."""
+
+    results: list[ItemResult]
+
+
+class TrainedCandidate(_Answer):
+    """A checkpoint that an event was trained into."""
+
+    candidate_id: str
+    weights: str
+    state: str
+    """State of its cycle."""
+
+
+class CarryingRelease(_Answer):
+    """A release whose weights descend from such a checkpoint."""
+
+    release_id: str
+    state: str
+    since: datetime | None = None
+
+
+class FeedbackStatus(_Answer):
+    """What became of an event."""
+
+    event_id: str
+    source: str
+    status: EventStatus
+    reason: str | None = None
+    """Machine-readable: why it is held, quarantined or a dead letter."""
+    detail: str | None = None
+    """For a person."""
+    batch_id: str | None = None
+    candidates: list[TrainedCandidate] = []
+    """The candidates it trained."""
+    releases: list[CarryingRelease] = []
+    """The releases that carry what it taught."""
+
+
+def create_router(
+    *,
+    ingestor: Ingestor,
+    store: EventStore,
+    keys: KeyStore,
+    intake: Intake,
+    lineage: Lineage = lambda _: {},
+) -> APIRouter:
     """Routes of the feedback API; the app needs ``tacit.http.install_error_handlers``."""
     router = APIRouter(tags=["feedback"])
+    statuses = _Statuses(store, ingestor, lineage)
 
-    @router.post("/v1/feedback", status_code=HTTPStatus.ACCEPTED)
-    async def send_feedback(request: Request) -> JSONResponse:
-        """Queue one event, or a batch as a JSON array or as NDJSON."""
-        sender = await run_in_threadpool(_sender, keys, request)
-        raw = await _read_limited(request, ingestor.settings.collector.max_request_bytes)
-        kind = request.headers.get("content-type", "")
-        # Parsing, the stream and the database all block, so none of it runs on the event loop.
-        return await run_in_threadpool(_take, raw, kind, sender, ingestor)
+    @router.post(
+        "/v1/feedback",
+        status_code=202,
+        response_class=Response,
+        responses=_ANSWERS,
+        openapi_extra={"requestBody": _REQUEST_BODY},
+    )
+    async def send_feedback(request: Request) -> Response:
+        """Queue one event, or a batch as a JSON array or as NDJSON, or CloudEvents."""
+        return await intake.take(request)
 
-    @router.get("/v1/feedback/{event_id}")
+    @router.get("/v1/feedback/{event_id}", responses=_STATUS_ERRORS)
     def feedback_status(
-        event_id: Identifier, request: Request, source: Name | None = None
-    ) -> JSONResponse:
-        """What became of an event."""
+        event_id: Identifier,
+        request: Request,
+        source: Annotated[
+            Name | None, Query(description="Whose event; by default the key's.")
+        ] = None,
+    ) -> FeedbackStatus:
+        """What became of an event: where it stands, why, and what it was trained into."""
         reader = bearer_principal(keys, request)
         if Scope.READ not in reader.scopes:
             reader.require(Scope.SEND)
         reader.require_target(source=source)
-        return JSONResponse(_status_of(store, source or reader.source, event_id, reader))
+        return statuses.of(source or reader.source, event_id, reader)
 
     return router
 
 
-def _sender(keys: KeyStore, request: Request) -> Principal:
-    principal = bearer_principal(keys, request)
-    principal.require(Scope.SEND)
-    return principal
+class _Statuses:
+    def __init__(self, store: EventStore, ingestor: Ingestor, lineage: Lineage) -> None:
+        self._store = store
+        self._ingestor = ingestor
+        self._lineage = lineage
 
-
-async def _read_limited(request: Request, limit: int) -> bytes:
-    """The body; raises TooLargeError as soon as ``limit`` is passed, not when all of it came."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise InvalidInputError("a body without Content-Encoding", got=encoding)
-    chunks: list[bytes] = []
-    num_bytes = 0
-    async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes > limit:
-            raise TooLargeError(
-                f"a body of at most {limit} bytes", got="more", mend="Send smaller batches."
+    def of(self, source: str | None, event_id: str, reader: Principal) -> FeedbackStatus:
+        """Raises NotFoundError for an event that nobody sent, NotAllowedError for another's."""
+        row = self._store.find(source, event_id)
+        if row is not None:
+            reader.require_target(source=row.source, policy=row.policy)
+            learned = self._lineage(row.batch_id) if row.batch_id is not None else {}
+            return FeedbackStatus(
+                event_id=event_id,
+                source=row.source,
+                status=EventStatus(row.status),
+                reason=row.reason,
+                detail=row.detail,
+                batch_id=row.batch_id,
+                **learned,
             )
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _take(raw: bytes, content_type: str, sender: Principal, ingestor: Ingestor) -> JSONResponse:
-    body = _split(raw, content_type)
-    limit = ingestor.settings.collector.max_events_per_request
-    if len(body.items) > limit:
-        raise TooLargeError(
-            f"at most {limit} events in a request",
-            got=str(len(body.items)),
-            mend="Send smaller batches.",
+        if source is not None and self._ingestor.receipts.lookup([f"{source}/{event_id}"]):
+            return FeedbackStatus(event_id=event_id, source=source, status=EventStatus.QUEUED)
+        raise NotFoundError(
+            "an event that was sent",
+            got=event_id,
+            mend="" if source else "Say whose it is with ?source=NAME.",
         )
-    if body.single:
-        return _take_single(body.items[0], sender, ingestor)
-    return _take_batch(body.items, sender, ingestor)
 
 
-def _split(raw: bytes, content_type: str) -> _Body:
-    if "ndjson" in content_type or "jsonl" in content_type:
-        items = [line for line in raw.splitlines() if line.strip()]
-    elif raw.lstrip()[:1] == b"[":
-        items = [pydantic_core.to_json(item) for item in _parse_array(raw)]
-    else:
-        return _Body([raw], single=True)
-    if not items:
-        raise InvalidInputError("at least one event", got="none")
-    return _Body(items, single=False)
+def _content(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
 
 
-def _parse_array(raw: bytes) -> Sequence[Any]:
-    try:
-        parsed: Sequence[Any] = pydantic_core.from_json(raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidInputError(
-            "a JSON array of events", got=str(error), mend="NaN and infinity are not JSON."
-        ) from error
-    return parsed
+def _error(description: str) -> dict[str, Any]:
+    return {"model": ErrorAnswer, "description": description}
 
 
-def _checked(item: bytes, sender: Principal, ingestor: Ingestor) -> FeedbackEvent:
-    event = parse_event(item)
-    sender.require_target(source=event.source, policy=event.policy)
-    require_admissible(event, ingestor.settings)
-    return event
-
-
-def _take_single(item: bytes, sender: Principal, ingestor: Ingestor) -> JSONResponse:
-    event = _checked(item, sender, ingestor)
-    (receipt,) = ingestor.accept([event])
-    if receipt.status == "conflict":
-        raise _conflict(receipt)
-    return JSONResponse(_answer(receipt), HTTPStatus.ACCEPTED)
-
-
-def _take_batch(items: Sequence[bytes], sender: Principal, ingestor: Ingestor) -> JSONResponse:
-    answers: list[dict[str, Any]] = []
-    events: list[FeedbackEvent] = []
-    for item in items:
-        try:
-            events.append(_checked(item, sender, ingestor))
-            answers.append({})
-        except TacitError as error:
-            answers.append({"event_id": None, "status": "rejected", "error": error_fields(error)})
-    receipts = iter(ingestor.accept(events))
-    results = [
-        {"index": index, **(answer or _answer(next(receipts)))}
-        for index, answer in enumerate(answers)
-    ]
-    whole = all(result["status"] == EventStatus.QUEUED for result in results)
-    status = HTTPStatus.ACCEPTED if whole else HTTPStatus.MULTI_STATUS
-    return JSONResponse({"results": results}, status)
-
-
-def _answer(receipt: Receipt) -> dict[str, Any]:
-    # A duplicate gets the answer of the first time: its sender may never have seen that one.
-    if receipt.status != "conflict":
-        return {"event_id": receipt.event_id, "status": EventStatus.QUEUED.value}
-    error = error_fields(_conflict(receipt))
-    return {"event_id": receipt.event_id, "status": "conflict", "error": error}
-
-
-def _conflict(receipt: Receipt) -> ConflictError:
-    return ConflictError(
-        f"the body first sent as {receipt.event_id}, or a new event_id",
-        got="another body under the same event_id",
-        mend="Make a new event_id for each event; retry with the same bytes.",
-    )
-
-
-def _status_of(
-    store: EventStore, source: str | None, event_id: str, reader: Principal
-) -> dict[str, Any]:
-    row = store.find(source, event_id)
-    if row is not None:
-        reader.require_target(source=row.source, policy=row.policy)
-        return {
-            "event_id": event_id,
-            "source": row.source,
-            "status": row.status,
-            "reason": row.reason,
-            "detail": row.detail,
-            "batch_id": row.batch_id,
-        }
-    if store.is_acknowledged(source, event_id):
-        return {
-            "event_id": event_id,
-            "status": EventStatus.QUEUED.value,
-            "reason": None,
-            "batch_id": None,
-        }
-    raise NotFoundError("an event that was sent", got=event_id)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": Queued | BatchAnswer,
+        "description": "Durable: one event, or every event of a batch.",
+    },
+    207: {"model": BatchAnswer, "description": "Some events of the batch are not queued."},
+    401: _error("No key or token, or one that is out of force."),
+    403: _error("The key may not send this."),
+    409: _error("Another body was sent under this event_id."),
+    413: _error("More bytes or events than the limits allow."),
+    422: _error("Not a feedback event."),
+    429: _error("More events than the key may send; Retry-After says when to try again."),
+    503: _error("Storage refuses for now; nothing was taken. Retry-After says when to try again."),
+}
+_STATUS_ERRORS: dict[int | str, dict[str, Any]] = {
+    **{status: _ANSWERS[status] for status in (401, 403, 422, 503)},
+    404: _error("No such event."),
+}
+_EVENT_REF = {"$ref": "#/components/schemas/FeedbackEvent"}
+_CLOUD_EVENT = {
+    "type": "object",
+    "description": f"A CloudEvent 1.0 of type {EVENT_TYPE}; data is the rest of a FeedbackEvent.",
+    "required": ["specversion", "id", "source", "type", "data"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "description": "event_id"},
+        "source": {"type": "string"},
+        "type": {"const": EVENT_TYPE},
+        "subject": {"type": "string", "description": "subject_id"},
+        "time": {"type": "string", "format": "date-time", "description": "occurred_at"},
+        "data": {"type": "object"},
+    },
+}
+_REQUEST_BODY = {
+    "required": True,
+    "description": "Up to 1,000 events or 5 MiB; Content-Encoding gzip is understood.",
+    "content": {
+        "application/json": {
+            "schema": {"anyOf": [_EVENT_REF, {"type": "array", "items": _EVENT_REF, "minItems": 1}]}
+        },
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+        "application/cloudevents+json": {"schema": _CLOUD_EVENT},
+        "application/cloudevents-batch+json": {
+            "schema": {"type": "array", "items": _CLOUD_EVENT, "minItems": 1}
+        },
+    },
+}
+FEEDBACK_SCHEMAS: dict[str, Any] = FeedbackEvent.model_json_schema(
+    ref_template="#/components/schemas/{model}"
+)
+"""For the components of the application's OpenAPI, which the request body refers to."""

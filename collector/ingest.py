@@ -4,6 +4,9 @@
                 │
                 └─ same id: same body → duplicate, other body → conflict
 
+One thread takes all requests that wait at one moment through these steps together, so that they
+share one lookup, one sync to disk and one write of receipts.
+
 The receipt is written after the append: a crash between the two means the caller gets no answer and
 sends again, and the screening consumer (``collector/consume.py``) drops the second copy by its key.
 So an answered event is always in the stream, and never counts twice. From there:
@@ -11,17 +14,22 @@ So an answered event is always in the stream, and never counts twice. From there
     stream ─▶ consume.py ─▶ redaction.py ─▶ screening.py ─▶ events table (store.py) ─▶ trainer
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Literal, NamedTuple
 
-from sqlalchemy import select
-
-from collector.parse import require_admissible
+from collector.parse import body_of, require_admissible
+from collector.receipts import body_hash, open_receipts
 from collector.streams import Stream
-from collector.tables import EventRow, ReceiptRow, insert_missing
 from tacit.config import Settings
-from tacit.contracts import FeedbackEvent, utc_now
+from tacit.contracts import FeedbackEvent
 from tacit.database import Database
+from tacit.errors import TacitError, UnavailableError
+
+_MAX_GROUP = 4_000
+"""Events that go through together; more would make the first of them wait for the last."""
 
 
 class Receipt(NamedTuple):
@@ -32,14 +40,34 @@ class Receipt(NamedTuple):
     """``duplicate``: the same body was acknowledged before. ``conflict``: another body was."""
 
 
+class Prepared(NamedTuple):
+    """An event that was checked, in the form in which it goes into the stream."""
+
+    event_id: str
+    event_key: str
+    stream_key: str
+    body: bytes
+    body_hash: str
+    """As ``collector.receipts.body_hash`` makes it."""
+
+
+class _Asked(NamedTuple):
+    events: Sequence[Prepared]
+    answer: Callable[[Sequence[Receipt] | BaseException], None]
+
+
 class Ingestor:
     """Makes events durable; safe to share between threads."""
 
     def __init__(self, database: Database, stream: Stream, settings: Settings) -> None:
-        self._database = database
         self._stream = stream
+        self.receipts = open_receipts(settings, database)
         self.settings = settings
         self.topic = feedback_topic(settings)
+        self._waiting: list[_Asked] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker: threading.Thread | None = None
 
     def accept(self, events: Sequence[FeedbackEvent]) -> list[Receipt]:
         """Make ``events`` durable, all or none, and say of each what became of it, in order.
@@ -47,57 +75,83 @@ class Ingestor:
         Raises InvalidInputError for an event this service cannot take, and UnavailableError when
         the stream or the database refuses: then nothing is acknowledged.
         """
+        prepared = [prepare(event, self.settings) for event in events]
+        done: Future[Sequence[Receipt]] = Future()
+        self._ask(_Asked(prepared, lambda outcome: _settle(done, outcome)))
+        return list(done.result())
+
+    async def accept_prepared(self, events: Sequence[Prepared]) -> Sequence[Receipt]:
+        """As ``accept``, for events that were prepared, without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Sequence[Receipt]] = loop.create_future()
+
+        def answer(outcome: Sequence[Receipt] | BaseException) -> None:
+            loop.call_soon_threadsafe(_settle_unless_cancelled, done, outcome)
+
+        self._ask(_Asked(events, answer))
+        return await done
+
+    def close(self) -> None:
+        """Let what waits be taken, then stop. Further events are refused as unavailable."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._worker is not None:
+            self._worker.join()
+
+    def _ask(self, asked: _Asked) -> None:
+        with self._changed:
+            if self._closed:
+                raise UnavailableError("a service that is up", got="one that is stopping")
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._run, name="tacit-ingest", daemon=True)
+                self._worker.start()
+            self._waiting.append(asked)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while group := self._take():
+            try:
+                receipts = self._accept([event for asked in group for event in asked.events])
+            except TacitError as error:
+                _answer_all(group, error)
+            except Exception as error:
+                # The edge of a thread: were it to end, every later request would wait for ever.
+                _answer_all(group, error)
+            else:
+                _hand_out(group, receipts)
+
+    def _take(self) -> list[_Asked]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            taken, num_events = 0, 0
+            for asked in self._waiting:
+                num_events += len(asked.events)
+                if taken and num_events > _MAX_GROUP:
+                    break
+                taken += 1
+            group, self._waiting = self._waiting[:taken], self._waiting[taken:]
+            return group
+
+    def _accept(self, events: Sequence[Prepared]) -> list[Receipt]:
+        known = self.receipts.lookup([event.event_key for event in events])
+        fresh: dict[str, Prepared] = {}
         for event in events:
-            require_admissible(event, self.settings)
-        digests = [event.digest() for event in events]
-        known = self._known_digests(event.event_key for event in events)
-        fresh: dict[str, tuple[FeedbackEvent, str]] = {}
-        for event, digest in zip(events, digests, strict=True):
             if event.event_key not in known:
-                fresh.setdefault(event.event_key, (event, digest))
-        self._append([event for event, _ in fresh.values()])
-        written = self._write_receipts({key: digest for key, (_, digest) in fresh.items()})
-        known |= written
-        return _receipts(events, digests, known=known, fresh=set(fresh))
+                fresh.setdefault(event.event_key, event)
+        if fresh:
+            # Keyed by subject, so that the feedback of one person keeps its order.
+            self._stream.append(self.topic, [(e.stream_key, e.body) for e in fresh.values()])
+            known |= self.receipts.write({key: e.body_hash for key, e in fresh.items()})
+        return _receipts(events, known=known, fresh=set(fresh))
 
-    def _known_digests(self, keys: Iterable[str]) -> dict[str, str]:
-        """Body digests of events acknowledged or screened before, by event key."""
-        wanted = list(set(keys))
-        known: dict[str, str] = {}
-        with self._database.reader() as session:
-            for table in (EventRow, ReceiptRow):
-                rows = session.execute(
-                    select(table.event_key, table.body_digest).where(table.event_key.in_(wanted))
-                )
-                known.update((key, digest) for key, digest in rows)
-        return known
 
-    def _append(self, events: Sequence[FeedbackEvent]) -> None:
-        # Keyed by subject, so that the feedback of one person keeps its order.
-        records = [
-            (f"{event.source}/{event.subject_id}", event.model_dump_json().encode())
-            for event in events
-        ]
-        if records:
-            self._stream.append(self.topic, records)
-
-    def _write_receipts(self, digests: dict[str, str]) -> dict[str, str]:
-        """Write receipts; the digest that now stands for each key, which may be a rival's."""
-        if not digests:
-            return {}
-        moment = utc_now()
-        rows = [
-            {"event_key": key, "body_digest": digest, "received_at": moment}
-            for key, digest in digests.items()
-        ]
-        with self._database.session() as session:
-            insert_missing(session, ReceiptRow, rows)
-            found = session.execute(
-                select(ReceiptRow.event_key, ReceiptRow.body_digest).where(
-                    ReceiptRow.event_key.in_(digests)
-                )
-            )
-            return {row.event_key: row.body_digest for row in found}
+def prepare(event: FeedbackEvent, settings: Settings) -> Prepared:
+    """``event`` as it goes into the stream. Raises InvalidInputError if it may not."""
+    require_admissible(event, settings)
+    body, digest = body_of(event)
+    stream_key = f"{event.source}/{event.subject_id}"
+    return Prepared(event.event_id, event.event_key, stream_key, body, body_hash(digest))
 
 
 def feedback_topic(settings: Settings) -> str:
@@ -111,19 +165,47 @@ def interactions_topic(settings: Settings) -> str:
 
 
 def _receipts(
-    events: Sequence[FeedbackEvent],
-    digests: Sequence[str],
-    *,
-    known: dict[str, str],
-    fresh: set[str],
+    events: Sequence[Prepared], *, known: dict[str, str], fresh: set[str]
 ) -> list[Receipt]:
     receipts = []
-    for event, digest in zip(events, digests, strict=True):
-        if known[event.event_key] != digest:
+    for event in events:
+        key = event.event_key
+        if known[key] != event.body_hash:
             receipts.append(Receipt(event.event_id, "conflict"))
-            continue
-        receipts.append(
-            Receipt(event.event_id, "queued" if event.event_key in fresh else "duplicate")
-        )
-        fresh.discard(event.event_key)
+        elif key in fresh:
+            fresh.discard(key)
+            receipts.append(Receipt(event.event_id, "queued"))
+        else:
+            receipts.append(Receipt(event.event_id, "duplicate"))
     return receipts
+
+
+def _hand_out(group: Sequence[_Asked], receipts: Sequence[Receipt]) -> None:
+    start = 0
+    for asked in group:
+        end = start + len(asked.events)
+        asked.answer(receipts[start:end])
+        start = end
+
+
+def _answer_all(group: Sequence[_Asked], error: BaseException) -> None:
+    for asked in group:
+        asked.answer(error)
+
+
+def _settle(
+    done: "Future[Sequence[Receipt]] | asyncio.Future[Sequence[Receipt]]",
+    outcome: Sequence[Receipt] | BaseException,
+) -> None:
+    if isinstance(outcome, BaseException):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
+
+
+def _settle_unless_cancelled(
+    done: "asyncio.Future[Sequence[Receipt]]", outcome: Sequence[Receipt] | BaseException
+) -> None:
+    # The sender may have gone away; its events are durable all the same.
+    if not done.done():
+        _settle(done, outcome)

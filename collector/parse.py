@@ -1,5 +1,6 @@
 """Bytes to contracts, strictly, and the same for the API and for what products produce directly."""
 
+import hashlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,15 @@ def parse_event(data: bytes) -> FeedbackEvent:
 def parse_interaction(data: bytes) -> Interaction:
     """A recorded interaction from JSON. Raises InvalidInputError naming each wrong field."""
     return _parse(Interaction, data)
+
+
+def body_of(event: FeedbackEvent) -> tuple[bytes, str]:
+    """The bytes in which ``event`` goes into the stream, and their ``sha256:`` digest.
+
+    Two events are the same if these are: the order of fields and white space do not count.
+    """
+    body = event.__pydantic_serializer__.to_json(event)
+    return body, "sha256:" + hashlib.sha256(body).hexdigest()
 
 
 def require_admissible(event: FeedbackEvent, settings: Settings) -> None:

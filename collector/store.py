@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from collector.pending import TEACHING_KINDS
-from collector.tables import EventRow, ReceiptRow, StreamPositionRow
+from collector.tables import EventRow, StreamPositionRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, ScreenedEvent
 from tacit.database import Database
 from tacit.errors import ConflictError
@@ -123,16 +123,6 @@ class EventStore:
             if source is not None:
                 return session.get(EventRow, f"{source}/{event_id}")
             return session.scalar(select(EventRow).where(EventRow.event_id == event_id).limit(1))
-
-    def is_acknowledged(self, source: str | None, event_id: str) -> bool:
-        """Whether the API answered an event with 2xx."""
-        named = (
-            ReceiptRow.event_key == f"{source}/{event_id}"
-            if source is not None
-            else ReceiptRow.event_key.endswith(f"/{event_id}", autoescape=True)
-        )
-        with self._database.reader() as session:
-            return session.scalar(select(ReceiptRow.event_key).where(named).limit(1)) is not None
 
     def _select(
         self,

@@ -1,18 +1,16 @@
 """The control application: feedback API, decision API, release API and review pages on one port."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from sqlalchemy.orm import Session
 
-from collector.api import create_router as collector_router
-from collector.ingest import Ingestor
-from collector.metrics import MetricsMiddleware
-from collector.monitoring import Monitoring
+from collector.api import FEEDBACK_SCHEMAS
+from collector.application import Collector
 from collector.store import EventStore
 from collector.streams import open_stream
-from collector.triage import create_triage
 from deploy.api import create_router as deploy_router
 from deploy.release import ReleaseDesk
 from gatekeeper.api import create_router as gatekeeper_router
@@ -25,8 +23,9 @@ from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Digest, Release, short
 from tacit.database import Database
-from tacit.http import bearer_principal, install_error_handlers
+from tacit.http import add_schemas, bearer_principal, install_error_handlers
 from tacit.keys import KeyStore, Scope
+from tacit.lineage import FeedbackLineage
 from tacit.overview import Overview
 from tacit.signing import Signer
 
@@ -48,15 +47,19 @@ def create_control(settings: Settings) -> FastAPI:
         # Learning is taken back with the weights: the next batch must not teach it again.
         events.set_aside(session, [f"b-{short(b)}" for b in batches], reason="rolled_back")
 
-    app = FastAPI(title="Tacit", version=importlib.metadata.version("tacit"))
+    collector = Collector(settings, database, open_stream(settings), keys)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with collector.run():
+            yield
+        database.dispose()
+
+    app = FastAPI(title="Tacit", version=importlib.metadata.version("tacit"), lifespan=lifespan)
+    add_schemas(app, FEEDBACK_SCHEMAS)
     install_error_handlers(app)
-    stream = open_stream(settings)
-    ingestor = Ingestor(database, stream, settings)
-    monitoring = Monitoring(settings, database, stream, keys)
-    app.add_middleware(MetricsMiddleware, metrics=monitoring.http)
-    app.include_router(monitoring.create_router())
-    app.include_router(collector_router(ingestor=ingestor, store=events, keys=keys))
-    app.include_router(create_triage(settings, database, stream, keys, ledger.append))
+    lineage = FeedbackLineage(policy, database, desk)
+    collector.install(app, journal=ledger.append, lineage=lineage.of)
     app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     app.include_router(

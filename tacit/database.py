@@ -57,9 +57,10 @@ class Base(DeclarativeBase):
 class Database:
     """One engine and its sessions; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
+        """``lock_timeout_s``: how long to wait for another's write lock on SQLite."""
         self.url = url
-        self.engine = _create_engine(url)
+        self.engine = _create_engine(url, lock_timeout_s)
         self._writers = sessionmaker(
             self.engine.execution_options(**{_BEGIN_OPTION: "BEGIN IMMEDIATE"}),
             expire_on_commit=False,
@@ -108,10 +109,12 @@ class Database:
         self.engine.dispose()
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str, lock_timeout_s: float) -> Engine:
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        engine = create_engine(
+            url, connect_args={"timeout": lock_timeout_s, "check_same_thread": False}
+        )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

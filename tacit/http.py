@@ -6,7 +6,9 @@ validation or the router raised it.
 
 import logging
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -52,6 +54,23 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_request_validation)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+def add_schemas(app: FastAPI, schema: Mapping[str, Any]) -> None:
+    """Put a JSON schema and its ``$defs`` among the components of the OpenAPI of ``app``.
+
+    For bodies that a route reads itself and refers to as ``#/components/schemas/<title>``.
+    """
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        whole = described()
+        components = whole.setdefault("components", {}).setdefault("schemas", {})
+        components |= schema.get("$defs", {})
+        components[schema["title"]] = {k: v for k, v in schema.items() if k != "$defs"}
+        return whole
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def bearer_principal(keys: KeyStore, request: Request) -> Principal:
@@ -106,6 +125,11 @@ def error_response(error: TacitError) -> JSONResponse:
     if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": error_fields(error)}, error.status, headers)
+
+
+def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to ``request``, which ended in ``error``, whatever that is; logs what it must."""
+    return (_on_tacit_error if isinstance(error, TacitError) else _on_unexpected)(request, error)
 
 
 def _on_tacit_error(request: Request, error: Exception) -> JSONResponse:

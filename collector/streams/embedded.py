@@ -1,44 +1,48 @@
 """The embedded stream: one SQLite file that several processes share.
 
-Group commit: appends of all threads that wait at one moment go into one transaction, and thereby
-into one fsync (the technique is that of DeWitt et al. 1984, "Implementation techniques for main
-memory database systems"). One partition, 0.
+Group commit: of the threads that append at one moment one commits for all, in one transaction and
+thereby with one sync to disk (DeWitt et al. 1984, "Implementation techniques for main memory
+database systems"). One partition, 0. Each topic has a table of its own, whose row ids are its
+offsets: a new record then goes at the end of one B-tree, which is what SQLite does fastest.
 """
 
 import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from collector.streams.base import StreamRecord
 from tacit.errors import UnavailableError
 
 PARTITION = 0
-_LOCK_TIMEOUT_S = 30.0
+_LOCK_TIMEOUT_S = 5.0
 _POLL_S = 0.05
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS records (
-    topic TEXT NOT NULL,
-    offset INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (topic, offset)
-) WITHOUT ROWID
-"""
-_INSERT = "INSERT INTO records (topic, offset, key, value) VALUES (?, ?, ?, ?)"
-_NEXT = "SELECT COALESCE(MAX(offset) + 1, 0) FROM records WHERE topic = ?"
-_READ = (
-    "SELECT offset, key, value FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"
+CREATE TABLE IF NOT EXISTS topics (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    next_offset INTEGER NOT NULL DEFAULT 0
 )
+"""
+_TOPIC = "SELECT number, next_offset FROM topics WHERE name = ?"
+_ADD_TOPIC = "INSERT INTO topics (name) VALUES (?)"
+_ADD_RECORDS = (
+    "CREATE TABLE records_{} (offset INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL)"
+)
+_INSERT = "INSERT INTO records_{} (offset, key, value) VALUES (?, ?, ?)"
+_MOVE = "UPDATE topics SET next_offset = ? WHERE number = ?"
+_READ = "SELECT offset, key, value FROM records_{} WHERE offset >= ? ORDER BY offset LIMIT ?"
+_TRIM = "DELETE FROM records_{} WHERE offset < ?"
 
 
-class _Append(NamedTuple):
+@dataclass(eq=False)
+class _Append:
     topic: str
     records: Sequence[tuple[str, bytes]]
-    done: "Future[None]"
+    committed: bool = False
+    error: UnavailableError | None = None
 
 
 class EmbeddedStream:
@@ -51,25 +55,29 @@ class EmbeddedStream:
         self._changed = threading.Condition()
         self._closed = False
         self._reader_lock = threading.Lock()
+        self._writer_lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
         try:
             self._reader = self._connect()
             self._reader.execute(_SCHEMA)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        self._writer = threading.Thread(target=self._write, name="tacit-stream", daemon=True)
-        self._writer.start()
 
     def append(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
         """See Stream. Returns once a commit with synchronous=FULL holds all of ``records``."""
         if not records:
             return
-        asked = _Append(topic, records, Future())
+        asked = _Append(topic, records)
         with self._changed:
             if self._closed:
                 raise UnavailableError("an open stream", got="one that was closed")
             self._waiting.append(asked)
-            self._changed.notify_all()
-        asked.done.result()
+        with self._writer_lock:
+            # Whoever had the lock before may have committed this append with its own.
+            if not asked.committed and asked.error is None:
+                self._commit_waiting()
+        if asked.error is not None:
+            raise asked.error
 
     def read(
         self, topic: str, positions: Mapping[int, int], *, limit: int, timeout_s: float
@@ -86,19 +94,52 @@ class EmbeddedStream:
                 # Another process cannot notify this one, so the wait is short.
                 self._changed.wait(min(left, _POLL_S))
 
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """See Stream."""
+        with self._reader_lock:
+            try:
+                row = self._reader.execute(_TOPIC, (topic,)).fetchone()
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+        return {PARTITION: 0 if row is None else row[1]}
+
+    def trim(self, topic: str, *, before: int) -> int:
+        """Delete the records of ``topic`` with offsets below ``before``; how many there were.
+
+        Their space is used again for new records. Raises UnavailableError.
+        """
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = self._connect()
+            row = connection.execute(_TOPIC, (topic,)).fetchone()
+            return (
+                0 if row is None else connection.execute(_TRIM.format(row[0]), (before,)).rowcount
+            )
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        finally:
+            if connection is not None:
+                connection.close()
+
     def close(self) -> None:
         """See Stream. Appends that wait are committed first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._writer.join()
+        with self._writer_lock:
+            if self._waiting:
+                self._commit_waiting()
+            self._drop_writer()
         with self._reader_lock:
             self._reader.close()
 
     def _select(self, topic: str, start: int, limit: int) -> list[tuple[int, str, bytes]]:
         with self._reader_lock:
             try:
-                return self._reader.execute(_READ, (topic, start, limit)).fetchall()
+                row = self._reader.execute(_TOPIC, (topic,)).fetchone()
+                if row is None:
+                    return []
+                return self._reader.execute(_READ.format(row[0]), (start, limit)).fetchall()
             except sqlite3.Error as error:
                 raise self._unavailable(error) from error
 
@@ -110,33 +151,26 @@ class EmbeddedStream:
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
-    def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
-        while appends := self._take():
-            try:
-                connection = connection or self._connect()
-                _commit(connection, appends)
-            except sqlite3.Error as error:
-                _fail(appends, self._unavailable(error))
-                if connection is not None:
-                    connection.close()
-                connection = None
-            else:
-                self._acknowledge(appends)
-        if connection is not None:
-            connection.close()
-
-    def _take(self) -> list[_Append]:
+    def _commit_waiting(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            taken, self._waiting = self._waiting, []
-            return taken
-
-    def _acknowledge(self, appends: Sequence[_Append]) -> None:
+            appends, self._waiting = self._waiting, []
+        try:
+            self._writer = self._writer or self._connect()
+            _commit(self._writer, appends)
+        except sqlite3.Error as error:
+            self._drop_writer()
+            for append in appends:
+                append.error = self._unavailable(error)
+            return
         for append in appends:
-            append.done.set_result(None)
+            append.committed = True
         with self._changed:
             self._changed.notify_all()
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
 
     def _unavailable(self, error: sqlite3.Error) -> UnavailableError:
         return UnavailableError(
@@ -149,15 +183,9 @@ class EmbeddedStream:
 def _commit(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        next_offsets: dict[str, int] = {}
-        for topic, records, _ in appends:
-            if topic not in next_offsets:
-                next_offsets[topic] = connection.execute(_NEXT, (topic,)).fetchone()[0]
-            start = next_offsets[topic]
-            connection.executemany(
-                _INSERT, [(topic, start + i, key, value) for i, (key, value) in enumerate(records)]
-            )
-            next_offsets[topic] = start + len(records)
+        for topic in {append.topic for append in appends}:
+            records = [record for a in appends if a.topic == topic for record in a.records]
+            _insert(connection, topic, records)
         connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:
@@ -165,6 +193,15 @@ def _commit(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:
         raise
 
 
-def _fail(appends: Sequence[_Append], error: UnavailableError) -> None:
-    for append in appends:
-        append.done.set_exception(error)
+def _insert(
+    connection: sqlite3.Connection, topic: str, records: Sequence[tuple[str, bytes]]
+) -> None:
+    row = connection.execute(_TOPIC, (topic,)).fetchone()
+    if row is None:
+        connection.execute(_ADD_TOPIC, (topic,))
+        row = connection.execute(_TOPIC, (topic,)).fetchone()
+        connection.execute(_ADD_RECORDS.format(row[0]))
+    number, start = row
+    rows = [(start + i, key, value) for i, (key, value) in enumerate(records)]
+    connection.executemany(_INSERT.format(number), rows)
+    connection.execute(_MOVE, (start + len(rows), number))

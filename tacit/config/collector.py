@@ -101,6 +101,8 @@ class CollectorSettings(Section):
     kafka: KafkaSettings = KafkaSettings()
     topic_prefix: Name = "tacit"
     """Topics are ``<prefix>.feedback`` and ``<prefix>.interactions``."""
+    stream_retention_s: Positive = 3600.0
+    """How long the embedded stream keeps what is screened, as it was sent and unredacted."""
     max_events_per_request: Count = 1_000
     max_request_bytes: Count = 5 * 1024 * 1024
     metrics: dict[Name, Literal["bool", "float"]] = {"resolved": "bool"}

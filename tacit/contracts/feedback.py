@@ -2,10 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from tacit.contracts.base import Contract, Identifier, Name, Part, Text, UtcDatetime
 from tacit.contracts.interaction import InlineInteraction
+
+Tags = Annotated[
+    dict[Name, Annotated[str, Field(max_length=256)]],
+    Field(max_length=32),
+    # Their order carries nothing, so that it does not make another event either.
+    AfterValidator(lambda tags: dict(sorted(tags.items()))),
+]
+"""Up to 32 short labels."""
 
 UnitInterval = Annotated[float, Field(ge=-1, le=1)]
 
@@ -100,7 +108,7 @@ class FeedbackEvent(Contract):
     interaction_id: Identifier | None = None
     episode_id: Identifier | None = None
     interaction: InlineInteraction | None = None
-    tags: Annotated[dict[Name, Annotated[str, Field(max_length=256)]], Field(max_length=32)] = {}
+    tags: Tags = {}
 
     @model_validator(mode="after")
     def _about_something(self) -> "FeedbackEvent":

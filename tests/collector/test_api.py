@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from collector.api import create_router
+from collector.application import Collector
 from collector.ingest import Ingestor, feedback_topic
 from tacit.contracts import FeedbackEvent
 from tacit.database import Database
@@ -27,7 +27,9 @@ class Api:
         self.keys = KeyStore(room.database)
         app = FastAPI()
         install_error_handlers(app)
-        app.include_router(create_router(ingestor=room.ingestor, store=room.store, keys=self.keys))
+        collector = Collector(room.settings, room.database, room.stream, self.keys)
+        collector.ingestor = room.ingestor
+        collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
         self.http = TestClient(app, raise_server_exceptions=False)
         key = key or self.key("shop", source="helpdesk")
         self.http.headers["Authorization"] = f"Bearer {key}"
@@ -274,11 +276,11 @@ def test_stream_away_is_503_and_nothing_is_acknowledged(make: MakeRoom) -> None:
 def test_lost_receipt_does_not_double_the_event(room: Room, monkeypatch: Any) -> None:
     """The process dies between the append and the receipt; the product sends again."""
 
-    def die(*_: Any) -> None:
+    def die(_hashes: Any) -> None:
         raise UnavailableError("a database that answers")
 
     with monkeypatch.context() as patched:
-        patched.setattr("collector.ingest.insert_missing", die)
+        patched.setattr(room.ingestor.receipts, "write", die)
         with pytest.raises(UnavailableError):
             room.ingestor.accept([event()])
     assert [r.status for r in room.ingestor.accept([event()])] == ["queued"]
@@ -303,7 +305,15 @@ def test_status_of_another_sources_event_is_not_told(api: Api) -> None:
     assert other.http.get("/v1/feedback/e-1").status_code == 404
     assert other.http.get("/v1/feedback/e-1?source=helpdesk").status_code == 403
     anyone = Api(api.room, key=api.key("anyone", scope=Scope.READ))
-    assert anyone.http.get("/v1/feedback/e-1").json()["status"] == "queued"
+    unnamed = anyone.http.get("/v1/feedback/e-1")
+    assert (unnamed.status_code, unnamed.json()["error"]["mend"]) == (
+        404,
+        "Say whose it is with ?source=NAME.",
+    )
+    named = anyone.http.get("/v1/feedback/e-1?source=helpdesk")
+    assert named.json()["status"] == "queued"
+    api.room.consumer.drain()
+    assert anyone.http.get("/v1/feedback/e-1").json()["status"] == "accepted"
     for text, status in (("%25", 422), ("%00", 422), ("e_1", 404), ("-1", 422), ("1", 404)):
         assert anyone.http.get(f"/v1/feedback/{text}").status_code == status
 

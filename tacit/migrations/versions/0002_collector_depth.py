@@ -31,6 +31,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("policy", "status", "reason", name="pk_screening_counters"),
     )
     _name_events()
+    # Receipts are only a memory of what is in the stream, so the old ones may go.
+    op.drop_table("receipts")
+    op.create_table(
+        "receipts",
+        sa.Column("key_hash", sa.String(length=32), nullable=False),
+        sa.Column("body_hash", sa.String(length=32), nullable=False),
+        sa.Column("received_at_s", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_hash", name="pk_receipts"),
+        sqlite_with_rowid=False,
+    )
 
 
 def _name_events() -> None:
@@ -44,6 +54,15 @@ def _name_events() -> None:
 
 def downgrade() -> None:
     """Take back."""
+    moment = tacit.database.UtcDateTime(timezone=True)
+    op.drop_table("receipts")
+    op.create_table(
+        "receipts",
+        sa.Column("event_key", sa.String(length=256), nullable=False),
+        sa.Column("body_digest", sa.String(length=71), nullable=False),
+        sa.Column("received_at", moment, nullable=False),
+        sa.PrimaryKeyConstraint("event_key", name="pk_receipts"),
+    )
     with op.batch_alter_table("events") as events:
         events.drop_index("ix_events_event_id")
         events.drop_column("event_id")

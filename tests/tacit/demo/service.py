@@ -13,9 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from collector.api import create_router
-from collector.ingest import Ingestor, feedback_topic
-from collector.store import EventStore
+from collector.application import Collector
+from collector.ingest import feedback_topic
 from collector.streams import open_stream
 from tacit.config import Settings, load_settings
 from tacit.contracts import FeedbackEvent
@@ -56,8 +55,8 @@ class Service:
         """Both APIs on one port."""
         app = FastAPI()
         install_error_handlers(app)
-        ingestor = Ingestor(database, self.stream, self.settings)
-        app.include_router(create_router(ingestor=ingestor, store=EventStore(database), keys=keys))
+        collector = Collector(self.settings, database, self.stream, keys)
+        collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
         ids = itertools.count()
 
         @app.post("/v1/chat/completions")
