@@ -51,9 +51,9 @@ def _require_metric(outcome: Outcome, settings: Settings) -> None:
             got=outcome.metric,
             mend=f'Declare it: `[collector.metrics] {outcome.metric} = "bool"` in tacit.toml.',
         )
-    if (declared == "bool") != isinstance(outcome.value, bool):
+    if (declared.type == "bool") != isinstance(outcome.value, bool):
         raise InvalidInputError(
-            f"a {declared} as the value of metric {outcome.metric}", got=repr(outcome.value)
+            f"a {declared.type} as the value of metric {outcome.metric}", got=repr(outcome.value)
         )
 
 

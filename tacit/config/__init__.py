@@ -4,7 +4,12 @@ Sources, strongest first: ``--set a.b=c`` on the command line, ``TACIT_A__B`` in
 ``tacit.toml``, the defaults below. Secrets never stand in the file: they come from the environment.
 """
 
-from tacit.config.collector import CollectorSettings, KafkaSettings, ScreeningSettings
+from tacit.config.collector import (
+    CollectorSettings,
+    KafkaSettings,
+    MetricSettings,
+    ScreeningSettings,
+)
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -29,6 +34,7 @@ __all__ = [
     "KafkaSettings",
     "LoopSettings",
     "LoraSettings",
+    "MetricSettings",
     "ReplaySettings",
     "ScreeningSettings",
     "Settings",

@@ -91,6 +91,24 @@ class KafkaSettings(Section):
         return self
 
 
+class MetricSettings(Section):
+    """An outcome metric."""
+
+    type: Literal["bool", "float"]
+    """``float`` is a number in [-1, 1]."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which way is better: ``higher`` for "resolved", ``lower`` for "escalated"."""
+
+    def reward(self, value: bool | float) -> float:
+        """``value`` as a reward in [-1, 1], of which more is better."""
+        signed = float(value) if not isinstance(value, bool) else (1.0 if value else -1.0)
+        return signed if self.better == "higher" else -signed
+
+
+def _metric_of_type(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
 class CollectorSettings(Section):
     """HTTP API, stream and screening."""
 
@@ -105,8 +123,11 @@ class CollectorSettings(Section):
     """How long the embedded stream keeps what is screened, as it was sent and unredacted."""
     max_events_per_request: Count = 1_000
     max_request_bytes: Count = 5 * 1024 * 1024
-    metrics: dict[Name, Literal["bool", "float"]] = {"resolved": "bool"}
-    """Outcome metrics that products may report; any other is refused."""
+    metrics: dict[Name, Annotated[MetricSettings, BeforeValidator(_metric_of_type)]] = {
+        "resolved": MetricSettings(type="bool")
+    }
+    """Outcome metrics that products may report; any other is refused. ``"bool"`` and ``"float"``
+    stand for a metric of that type of which more is better."""
     max_dead_letters: Count = 100_000
     """Records that could not be taken and are kept; the oldest go first."""
     dead_letter_ttl_s: Positive = 30 * 24 * 3600.0
