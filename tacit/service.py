@@ -26,11 +26,15 @@ from tacit.log import configure_logging
 
 logger = logging.getLogger(__name__)
 
+_CONTROL_SWITCH_S = 0.001
+
 
 def run_control(settings: Settings) -> None:
     """Serve the control application until terminated."""
     from tacit.control import create_control
 
+    # An acknowledgement goes from thread to thread and back; by default each may wait 5 ms.
+    sys.setswitchinterval(_CONTROL_SWITCH_S)
     collector = settings.collector
     _serve(create_control(settings), collector.host, collector.port)
 
@@ -116,7 +120,14 @@ def _kill_group_on_exit(child: subprocess.Popen[bytes]) -> None:
 
 
 def _serve(app: FastAPI, host: str, port: int) -> None:
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
 
 
 if __name__ == "__main__":
