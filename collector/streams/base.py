@@ -42,6 +42,13 @@ class Stream(Protocol):
         """
         ...
 
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """Partition to the offset that its next record will get; raises UnavailableError.
+
+        Less a reader's positions it is how far behind that reader is.
+        """
+        ...
+
     def close(self) -> None:
         """Give back connections and threads; further calls fail."""
         ...

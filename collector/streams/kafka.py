@@ -1,79 +1,130 @@
 """The Kafka stream: what grows beyond one machine. Same promises as the embedded one.
 
 Producer: acks of all in-sync replicas and idempotence, keyed so that one subject keeps its order.
-Reader: no consumer group; it reads every partition from the positions it is given, committed
-records only. User and password come from TACIT_KAFKA_USER and TACIT_KAFKA_PASSWORD.
+Reader: every partition from the positions it is given, committed records only. Whatever fails is
+closed and opened again by the next call, so a cluster that comes back needs no restart here.
 """
 
-import os
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka import TopicPartition
+from kafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 
 from collector.streams.base import StreamRecord
+from collector.streams.kafka_connection import FailTogether, KafkaConnection
+from collector.streams.kafka_reader import TopicReader
 from tacit.config import KafkaSettings
 from tacit.errors import TooLargeError, UnavailableError
 
-_RECORD_OVERHEAD_BYTES = 512
+logger = logging.getLogger(__name__)
+
 _PARTITION_REFRESH_S = 30.0
-_CATCH_UP_S = 10.0
-_POLL_MS = 100
+_GRACE_S = 1.0
+"""The producer gives up by itself, with its reason; waiting ends a little later."""
 
 
 class KafkaStream:
-    """A Stream on a Kafka cluster; connects on first use and again after an error."""
+    """A Stream on a Kafka cluster; connects on first use and again after an error.
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    ``partition_refresh_s``: how often it looks for partitions that were added. Raises ConfigError
+    if credentials are missing or a TLS file cannot be used.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, *, partition_refresh_s: float = _PARTITION_REFRESH_S
+    ) -> None:
         self._settings = settings
+        self._connection = KafkaConnection(settings)
+        self._partition_refresh_s = partition_refresh_s
         self._producer: Any = None
-        self._consumers: dict[str, _TopicReader] = {}
+        self._asker: Any = None
+        self._readers: dict[str, TopicReader] = {}
         self._known_topics: set[str] = set()
-        self._producer_lock = threading.Lock()
-        self._consumer_lock = threading.Lock()
+        self._producing = FailTogether()
+        self._asking = FailTogether()
+        self._reading = threading.Lock()
+        self._closings: list[threading.Thread] = []
         self._closed = False
+        self.num_lost: Counter[str] = Counter()
+        """By topic: records that retention deleted before they were read, at most so many."""
 
     def append(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
         """See Stream. Returns once all in-sync replicas have all of ``records``."""
         self._refuse_too_large(records)
         producer = self._open_producer(topic)
-        timeout_s = self._settings.delivery_timeout_s
         try:
+            # No flush: it would also wait for what other threads have sent meanwhile.
             sent = [producer.send(topic, key=key.encode(), value=value) for key, value in records]
-            producer.flush(timeout=timeout_s)
+            deadline = time.monotonic() + self._settings.delivery_timeout_s + _GRACE_S
             for future in sent:
-                future.get(timeout=timeout_s)
+                future.get(timeout=max(deadline - time.monotonic(), 0.0))
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+            self._drop_producer(producer, topic)
+            raise TooLargeError(
+                "records that the broker takes",
+                got=f"{type(error).__name__}",
+                mend="Raise the broker's message.max.bytes or the topic's max.message.bytes to "
+                "collector.kafka.max_record_bytes and a little more.",
+            ) from error
         except KafkaError as error:
-            self._drop_producer(producer)
-            raise self._unavailable(error) from error
+            self._drop_producer(producer, topic)
+            raise self._connection.unavailable(error) from error
 
     def read(
         self, topic: str, positions: Mapping[int, int], *, limit: int, timeout_s: float
     ) -> list[StreamRecord]:
-        """See Stream."""
-        with self._consumer_lock:
+        """See Stream. Positions that the log no longer has are read from its start, loudly."""
+        with self._reading:
             try:
-                return self._reader(topic).read(positions, limit=limit, timeout_s=timeout_s)
+                reader = self._open_reader(topic)
+                return reader.read(positions, limit=limit, timeout_s=timeout_s)
+            except UnavailableError:
+                self._drop_reader(topic)
+                raise
             except KafkaError as error:
-                reader = self._consumers.pop(topic, None)
-                if reader is not None:
-                    reader.close()
-                raise self._unavailable(error) from error
+                self._drop_reader(topic)
+                raise self._connection.unavailable(error) from error
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """See Stream. Records of a transaction under way are not counted yet."""
+        self._ensure_topic(topic)
+        with self._asking.opening():
+            self._require_open()
+            try:
+                return self._ask_ends(topic)
+            except KafkaError as error:
+                self._known_topics.discard(topic)
+                asker, self._asker = self._asker, None
+                _close_quietly(asker)
+                raise self._connection.unavailable(error) from error
 
     def close(self) -> None:
         """See Stream."""
         self._closed = True
-        with self._producer_lock:
-            if self._producer is not None:
-                self._producer.close(timeout=self._settings.delivery_timeout_s)
-            self._producer = None
-        with self._consumer_lock:
-            for reader in self._consumers.values():
-                reader.close()
-            self._consumers.clear()
+        with self._producing.opening():
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            self._close_producer(producer)
+        for closing in self._closings:
+            closing.join()
+        with self._reading:
+            for topic in list(self._readers):
+                self._drop_reader(topic)
+        with self._asking.opening():
+            asker, self._asker = self._asker, None
+            _close_quietly(asker)
 
     def _refuse_too_large(self, records: Sequence[tuple[str, bytes]]) -> None:
         limit = self._settings.max_record_bytes
@@ -86,155 +137,93 @@ class KafkaStream:
                     "message.max.bytes, or send less.",
                 )
 
-    def _open_producer(self, topic: str) -> Any:
-        with self._producer_lock:
-            if self._closed:
-                raise UnavailableError("an open stream", got="one that was closed")
-            try:
-                self._ensure_topic(topic)
-                if self._producer is None:
-                    self._producer = KafkaProducer(**self._producer_options())
-            except KafkaError as error:
-                raise self._unavailable(error) from error
-            return self._producer
-
-    def _drop_producer(self, producer: Any) -> None:
-        # After a failed delivery the sequence numbers of an idempotent producer may be spent.
-        with self._producer_lock:
-            if self._producer is producer:
-                self._producer = None
-        producer.close(timeout=0)
-
-    def _reader(self, topic: str) -> "_TopicReader":
+    def _require_open(self) -> None:
         if self._closed:
             raise UnavailableError("an open stream", got="one that was closed")
-        if topic not in self._consumers:
-            with self._producer_lock:
-                self._ensure_topic(topic)
-            self._consumers[topic] = _TopicReader(topic, KafkaConsumer(**self._consumer_options()))
-        return self._consumers[topic]
+
+    def _open_producer(self, topic: str) -> Any:
+        with self._producing.opening():
+            self._require_open()
+            self._ensure_topic(topic)
+            if self._producer is None:
+                self._producer = self._connection.producer()
+            return self._producer
+
+    def _drop_producer(self, producer: Any, topic: str) -> None:
+        # After a failed delivery the sequence numbers of an idempotent producer may be spent.
+        with self._producing.opening():
+            if self._producer is not producer:
+                return
+            self._producer = None
+            self._known_topics.discard(topic)
+            closing = threading.Thread(
+                target=self._close_producer, args=(producer,), name="kafka-closing", daemon=True
+            )
+            self._closings = [thread for thread in self._closings if thread.is_alive()] + [closing]
+            closing.start()
+
+    def _close_producer(self, producer: Any) -> None:
+        # Waits until all it holds is delivered or given up, for which other threads may be waiting;
+        # closed sooner it raises, and its own thread lives on.
+        with suppress(KafkaError):
+            producer.close(timeout=self._settings.delivery_timeout_s + _GRACE_S)
+
+    def _open_reader(self, topic: str) -> TopicReader:
+        self._require_open()
+        self._ensure_topic(topic)
+        if topic not in self._readers:
+            self._readers[topic] = TopicReader(
+                topic,
+                self._connection.consumer(metadata_max_age_s=self._partition_refresh_s),
+                ends=lambda: self.end_offsets(topic),
+                on_lost=lambda num_lost: self.num_lost.update({topic: num_lost}),
+                refresh_s=self._partition_refresh_s,
+                catch_up_s=self._settings.request_timeout_s,
+            )
+        return self._readers[topic]
+
+    def _drop_reader(self, topic: str) -> None:
+        self._known_topics.discard(topic)
+        reader = self._readers.pop(topic, None)
+        _close_quietly(reader)
+
+    def _ask_ends(self, topic: str) -> dict[int, int]:
+        if self._asker is None:
+            self._asker = self._connection.consumer(metadata_max_age_s=self._partition_refresh_s)
+        partitions = self._asker.partitions_for_topic(topic)
+        if not partitions:
+            raise UnknownTopicOrPartitionError(topic)
+        ends = self._asker.end_offsets([TopicPartition(topic, number) for number in partitions])
+        return {place.partition: end for place, end in sorted(ends.items())}
 
     def _ensure_topic(self, topic: str) -> None:
         if topic in self._known_topics:
             return
-        admin = KafkaAdminClient(**self._connection_options())
+        with self._producing.opening():
+            self._require_open()
+            admin = self._connection.admin()
+            try:
+                self._create_topic(admin, topic)
+            except KafkaError as error:
+                raise self._connection.unavailable(error) from error
+            finally:
+                admin.close()
+            self._known_topics.add(topic)
+
+    def _create_topic(self, admin: Any, topic: str) -> None:
+        # Looked for first: who may only write and read a topic may not make one.
+        if topic in admin.list_topics():
+            return
         options = {
             "num_partitions": self._settings.num_partitions,
             "replication_factor": self._settings.replication_factor,
         }
-        try:
+        with suppress(TopicAlreadyExistsError):
             admin.create_topics({topic: options}, wait_for_metadata=True)
-        except TopicAlreadyExistsError:
-            pass
-        finally:
-            admin.close()
-        self._known_topics.add(topic)
-
-    def _connection_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "bootstrap_servers": self._settings.bootstrap_servers.split(","),
-            "security_protocol": self._settings.security_protocol,
-            "bootstrap_timeout_ms": int(self._settings.bootstrap_timeout_s * 1000),
-        }
-        if self._settings.security_protocol.startswith("SASL"):
-            options["sasl_mechanism"] = self._settings.sasl_mechanism
-            options["sasl_plain_username"] = os.environ.get("TACIT_KAFKA_USER", "")
-            options["sasl_plain_password"] = os.environ.get("TACIT_KAFKA_PASSWORD", "")
-        return options
-
-    def _producer_options(self) -> dict[str, Any]:
-        timeout_ms = int(self._settings.delivery_timeout_s * 1000)
-        return self._connection_options() | {
-            # Named, because any other acks turns idempotence off without a word.
-            "acks": "all",
-            "enable_idempotence": True,
-            "linger_ms": 2,
-            "max_block_ms": timeout_ms,
-            "delivery_timeout_ms": timeout_ms,
-            "request_timeout_ms": max(timeout_ms // 2, 1),
-            "max_request_size": self._settings.max_record_bytes + _RECORD_OVERHEAD_BYTES,
-        }
-
-    def _consumer_options(self) -> dict[str, Any]:
-        return self._connection_options() | {
-            # All three defaults would lose or invent records here.
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "isolation_level": "read_committed",
-            "group_id": None,
-            "max_partition_fetch_bytes": self._settings.max_record_bytes + _RECORD_OVERHEAD_BYTES,
-        }
-
-    def _unavailable(self, error: KafkaError) -> UnavailableError:
-        return UnavailableError(
-            f"a Kafka cluster that answers at {self._settings.bootstrap_servers} "
-            f"over {self._settings.security_protocol}",
-            got=f"{type(error).__name__}: {error}",
-            mend="Check collector.kafka.bootstrap_servers (the address), security_protocol, and "
-            "the credentials TACIT_KAFKA_USER and TACIT_KAFKA_PASSWORD: a wrong password looks "
-            "like a cluster that is away.",
-        )
+            logger.info("made topic %s with %s", topic, options)
 
 
-class _TopicReader:
-    """All partitions of one topic, read from positions its caller keeps."""
-
-    def __init__(self, topic: str, consumer: Any) -> None:
-        self._topic = topic
-        self._consumer = consumer
-        self._refresh_at = 0.0
-        self._next: dict[int, int] = {}
-
-    def read(
-        self, positions: Mapping[int, int], *, limit: int, timeout_s: float
-    ) -> list[StreamRecord]:
-        self._assign()
-        for partition in self._next:
-            self._seek(partition, positions.get(partition, 0))
-        polled = self._poll(limit=limit, timeout_s=timeout_s)
-        records = [
-            StreamRecord(
-                r.topic,
-                r.partition,
-                r.offset,
-                (r.key or b"").decode(errors="replace"),
-                r.value or b"",
-            )
-            for rows in polled.values()
-            for r in rows
-        ]
-        for record in records:
-            self._next[record.partition] = record.offset + 1
-        return records
-
-    def _poll(self, *, limit: int, timeout_s: float) -> dict[Any, list[Any]]:
-        polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
-        give_up_at = time.monotonic() + _CATCH_UP_S
-        # A fetch takes a round trip, so one poll finding nothing does not mean there is nothing.
-        while not polled and self._is_behind() and time.monotonic() < give_up_at:
-            polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=limit)
-        return dict(polled)
-
-    def _is_behind(self) -> bool:
-        partitions = self._consumer.assignment()
-        ends = self._consumer.end_offsets(partitions) if partitions else {}
-        return any(self._consumer.position(place) < end for place, end in ends.items())
-
-    def close(self) -> None:
-        self._consumer.close(autocommit=False)
-
-    def _assign(self) -> None:
-        if time.monotonic() < self._refresh_at:
-            return
-        found = self._consumer.partitions_for_topic(self._topic) or set()
-        if found - set(self._next):
-            self._consumer.assign([TopicPartition(self._topic, number) for number in sorted(found)])
-            self._next = dict.fromkeys(found, -1)
-        if found:
-            self._refresh_at = time.monotonic() + _PARTITION_REFRESH_S
-
-    def _seek(self, partition: int, offset: int) -> None:
-        # Seeking throws away what was fetched ahead, so only where the caller went elsewhere.
-        if self._next[partition] != offset:
-            self._consumer.seek(TopicPartition(self._topic, partition), offset)
-            self._next[partition] = offset
+def _close_quietly(client: Any) -> None:
+    if client is not None:
+        with suppress(KafkaError):
+            client.close()

@@ -1,13 +1,9 @@
 """Fixtures of the collector: a Kafka broker, streams of both kinds, a room of all parts."""
 
 import os
-import shutil
-import socket
-import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +17,7 @@ from collector.streams.embedded import EmbeddedStream
 from tacit.config import KafkaSettings, Settings, load_settings
 from tacit.contracts import FeedbackEvent
 from tacit.database import Database
-from tests.conftest import free_port, skip_or_fail
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.collector.brokers import Broker
 
 
 @dataclass
@@ -89,20 +83,6 @@ def room(tmp_path: Path, database: Database) -> Iterator[Room]:
     stream.close()
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port_pair() -> int:
-    """A free port whose successor is free too: the controller takes that one."""
-    while True:
-        port = free_port()
-        if port < 65_000 and not _answers(port + 1):
-            return port
-
-
 @pytest.fixture(scope="session")
 def kafka_address() -> Iterator[str]:
     """``host:port`` of a real broker: TACIT_TEST_KAFKA, or one of our own."""
@@ -110,21 +90,23 @@ def kafka_address() -> Iterator[str]:
     if given:
         yield given
         return
-    script = REPOSITORY.parent / "shared" / "kafka" / "broker"
-    if not script.exists() or shutil.which("java") is None:
-        skip_or_fail("expected TACIT_TEST_KAFKA=host:port, the address of a Kafka broker")
-    folder, port = Path(tempfile.mkdtemp(prefix="tacit-kafka-")), _free_port_pair()
-    with (folder / "log").open("wb") as log:
-        broker = subprocess.Popen([script, folder / "data", str(port)], stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while not _answers(port):
-        if broker.poll() is not None or time.monotonic() > deadline:
-            skip_or_fail(f"expected a broker; got {(folder / 'log').read_text()[-500:]}")
-        time.sleep(0.2)
-    yield f"127.0.0.1:{port}"
-    broker.kill()
-    broker.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    broker = Broker(Path(tempfile.mkdtemp(prefix="tacit-kafka-"))).start()
+    yield broker.address
+    broker.remove()
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Starts brokers that the test may kill; keyword arguments are those of Broker."""
+    made: list[Broker] = []
+
+    def build(**options: Sequence[str]) -> Broker:
+        made.append(Broker(tmp_path / f"broker-{len(made)}", **options))
+        return made[-1].start()
+
+    yield build
+    for broker in made:
+        broker.remove()
 
 
 StreamMaker = Callable[[], Stream]

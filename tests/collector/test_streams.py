@@ -12,10 +12,9 @@ import pytest
 
 from collector.streams import Stream, StreamRecord, open_stream
 from collector.streams.embedded import EmbeddedStream
-from tacit.config import KafkaSettings, load_settings
-from tacit.errors import TooLargeError, UnavailableError
+from tacit.config import load_settings
+from tacit.errors import UnavailableError
 from tests.collector.conftest import StreamMaker
-from tests.conftest import free_port
 
 
 def read_all(stream: Stream, topic: str, *, limit: int = 1_000) -> list[StreamRecord]:
@@ -102,6 +101,23 @@ def test_concurrent_appends_are_all_there_once(open_again: StreamMaker, topic: s
     assert sorted(int(r.value) for r in read_all(stream, topic)) == list(range(200))
 
 
+def test_end_offsets_less_the_readers_positions_is_what_is_left_to_read(
+    open_again: StreamMaker, topic: str
+) -> None:
+    stream = open_again()
+    ends = stream.end_offsets(topic)
+    assert set(ends.values()) == {0}
+    stream.append(topic, [(f"u-{i}", b"x") for i in range(50)])
+    ends = open_again().end_offsets(topic)
+    assert sum(ends.values()) == 50
+    positions = {r.partition: r.offset + 1 for r in read_all(stream, topic, limit=7)}
+    assert {p: end for p, end in ends.items() if end} == positions
+    stream.append(topic, [("u-1", b"more")])
+    later = stream.end_offsets(topic)
+    assert sum(later.values()) - sum(positions.values()) == 1
+    assert set(later) == set(ends)
+
+
 def test_closed_stream_refuses(open_again: StreamMaker, topic: str) -> None:
     stream = open_again()
     stream.close()
@@ -131,7 +147,7 @@ def test_full_disk_is_unavailable_then_appends_go_on(tmp_path: Path) -> None:
     stream.append("t", [("u", b"before")])
     with sqlite3.connect(tmp_path / "stream.db") as rival:
         rival.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'full'); END"
+            "CREATE TRIGGER full BEFORE INSERT ON records_1 BEGIN SELECT RAISE(ABORT, 'full'); END"
         )
     rival.close()
     with pytest.raises(UnavailableError, match="full"):
@@ -148,54 +164,3 @@ def test_unusable_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "stream.db").write_bytes(b"this is no database, it is a longer text" * 9)
     with pytest.raises(UnavailableError, match=r"stream\.db"):
         open_stream(load_settings(home=tmp_path))
-
-
-def test_kafka_that_is_away_names_address_and_credentials() -> None:
-    # In a process of its own: kafka-python 3.0.12 leaves a socket open when it cannot bootstrap.
-    code = (
-        "import sys\n"
-        "from collector.streams.kafka import KafkaStream\n"
-        "from tacit.config import KafkaSettings\n"
-        "from tacit.errors import UnavailableError\n"
-        "settings = KafkaSettings(bootstrap_servers=sys.argv[1], bootstrap_timeout_s=0.5)\n"
-        "try: KafkaStream(settings).append('t', [('u', b'a')])\n"
-        "except UnavailableError as error: sys.stdout.write(str(error))\n"
-    )
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-W", "ignore", "-c", code, address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert address in done.stdout, done.stderr
-    assert "TACIT_KAFKA_PASSWORD" in done.stdout
-
-
-@pytest.mark.kafka
-def test_record_too_large_for_kafka_is_refused_before_any_is_sent(
-    kafka_address: str, topic: str
-) -> None:
-    from collector.streams.kafka import KafkaStream
-
-    stream = KafkaStream(KafkaSettings(bootstrap_servers=kafka_address, max_record_bytes=100))
-    with pytest.raises(TooLargeError, match="max_record_bytes"):
-        stream.append(topic, [("u", b"small"), ("u", b"x" * 101)])
-    assert read_all(stream, topic) == []
-    stream.append(topic, [("u", b"x" * 100)])
-    stream.close()
-
-
-@pytest.mark.kafka
-def test_records_of_an_aborted_transaction_are_not_seen(kafka_address: str, topic: str) -> None:
-    from kafka import KafkaProducer
-
-    from collector.streams.kafka import KafkaStream
-
-    stream = KafkaStream(KafkaSettings(bootstrap_servers=kafka_address, num_partitions=1))
-    stream.append(topic, [("u", b"before")])
-    producer = KafkaProducer(bootstrap_servers=kafka_address, transactional_id=topic)
-    producer.init_transactions()
-    producer.begin_transaction()
-    producer.send(topic, key=b"u", value=b"aborted").get(timeout=20)
-    producer.abort_transaction()
-    producer.close()
-    stream.append(topic, [("u", b"after")])
-    assert [r.value for r in read_all(stream, topic)] == [b"before", b"after"]
-    stream.close()
