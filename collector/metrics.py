@@ -137,8 +137,8 @@ class HttpMetrics:
 class MetricsMiddleware:
     """ASGI middleware that tells ``metrics`` of each HTTP request.
 
-    A request that ends in an exception counts as 500, which is what the server answers; one whose
-    sender went away before the answer counts as 499.
+    A request that ends in an exception counts as 500, which is what the server answers; one that
+    ends without an answer, because its sender went away, counts as 499.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_at, status = self._clock(), 500
+        started_at, status = self._clock(), 499
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -168,7 +168,9 @@ class MetricsMiddleware:
         try:
             await self._app(scope, receive, watch)
         except ClientDisconnect:
-            status = 499
+            raise
+        except Exception:
+            status = 500
             raise
         finally:
             self._metrics.observe(

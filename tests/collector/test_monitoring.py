@@ -308,6 +308,17 @@ def test_time_of_a_request_is_observed() -> None:
     assert value("tacit_http_request_seconds_bucket", {**labels, "le": "1.0"}) == 1
 
 
+def test_request_without_an_answer_counts_as_given_up() -> None:
+    registry = CollectorRegistry()
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    watching = MetricsMiddleware(app, metrics=HttpMetrics(registry))
+    asyncio.run(watching({"type": "http", "method": "GET"}, None, None))  # type: ignore[arg-type]
+    labels = {"route": "unmatched", "method": "GET", "status": "499"}
+    assert registry.get_sample_value("tacit_http_requests_total", labels) == 1
+
+
 def test_what_is_no_request_passes_by() -> None:
     passed: list[str] = []
 
