@@ -87,9 +87,10 @@ def closed_loop(
     opened = [_Connection(address) for _ in range(connections)]
     selector = _register(opened)
     started = time.perf_counter()
-    for connection in opened:
-        connection.send(next(requests), time.perf_counter())
-    busy = len(opened)
+    busy = 0
+    for connection, request in zip(opened, requests, strict=False):
+        connection.send(request, time.perf_counter())
+        busy += 1
     while busy:
         for connection, status in _answers(selector, timeout_s=10.0):
             now = time.perf_counter()
