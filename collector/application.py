@@ -15,6 +15,7 @@ from collector.api import create_router as create_feedback_router
 from collector.direct import DirectIntake
 from collector.ingest import Ingestor
 from collector.intake import Intake
+from collector.known import create_known_route
 from collector.metrics import MetricsMiddleware
 from collector.monitoring import Monitoring
 from collector.quarantine import Journal
@@ -65,6 +66,7 @@ class Collector:
                 intake=intake,
                 lineage=lineage,
             ),
+            create_known_route(self.ingestor.receipts, self._keys),
             create_token_router(self._tokens, self._admission, self._settings),
             create_webhook_router(intake, self._keys, self._settings),
             create_triage(self._settings, self._database, self._stream, self._keys, journal),
