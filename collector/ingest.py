@@ -32,12 +32,15 @@ _MAX_GROUP = 4_000
 """Events that go through together; more would make the first of them wait for the last."""
 
 
+Outcome = Literal["queued", "duplicate", "conflict"]
+"""``duplicate``: the same body was acknowledged before. ``conflict``: another body was."""
+
+
 class Receipt(NamedTuple):
     """What became of one event that was sent."""
 
     event_id: str
-    status: Literal["queued", "duplicate", "conflict"]
-    """``duplicate``: the same body was acknowledged before. ``conflict``: another body was."""
+    status: Outcome
 
 
 class Prepared(NamedTuple):
@@ -53,7 +56,7 @@ class Prepared(NamedTuple):
 
 class _Asked(NamedTuple):
     events: Sequence[Prepared]
-    answer: Callable[[Sequence[Receipt] | BaseException], None]
+    answer: Callable[[Sequence[Outcome] | BaseException], None]
 
 
 class Ingestor:
@@ -76,16 +79,19 @@ class Ingestor:
         the stream or the database refuses: then nothing is acknowledged.
         """
         prepared = [prepare(event, self.settings) for event in events]
-        done: Future[Sequence[Receipt]] = Future()
+        done: Future[Sequence[Outcome]] = Future()
         self._ask(_Asked(prepared, lambda outcome: _settle(done, outcome)))
-        return list(done.result())
+        return [
+            Receipt(event.event_id, outcome)
+            for event, outcome in zip(events, done.result(), strict=True)
+        ]
 
-    async def accept_prepared(self, events: Sequence[Prepared]) -> Sequence[Receipt]:
+    async def accept_prepared(self, events: Sequence[Prepared]) -> Sequence[Outcome]:
         """As ``accept``, for events that were prepared, without blocking the event loop."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Sequence[Receipt]] = loop.create_future()
+        done: asyncio.Future[Sequence[Outcome]] = loop.create_future()
 
-        def answer(outcome: Sequence[Receipt] | BaseException) -> None:
+        def answer(outcome: Sequence[Outcome] | BaseException) -> None:
             loop.call_soon_threadsafe(_settle_unless_cancelled, done, outcome)
 
         self._ask(_Asked(events, answer))
@@ -112,14 +118,14 @@ class Ingestor:
     def _run(self) -> None:
         while group := self._take():
             try:
-                receipts = self._accept([event for asked in group for event in asked.events])
+                outcomes = self._accept([event for asked in group for event in asked.events])
             except TacitError as error:
                 _answer_all(group, error)
             except Exception as error:
                 # The edge of a thread: were it to end, every later request would wait for ever.
                 _answer_all(group, error)
             else:
-                _hand_out(group, receipts)
+                _hand_out(group, outcomes)
 
     def _take(self) -> list[_Asked]:
         with self._changed:
@@ -133,7 +139,7 @@ class Ingestor:
             group, self._waiting = self._waiting[:taken], self._waiting[taken:]
             return group
 
-    def _accept(self, events: Sequence[Prepared]) -> list[Receipt]:
+    def _accept(self, events: Sequence[Prepared]) -> list[Outcome]:
         known = self.receipts.lookup([event.event_key for event in events])
         fresh: dict[str, Prepared] = {}
         for event in events:
@@ -143,7 +149,7 @@ class Ingestor:
             # Keyed by subject, so that the feedback of one person keeps its order.
             self._stream.append(self.topic, [(e.stream_key, e.body) for e in fresh.values()])
             known |= self.receipts.write({key: e.body_hash for key, e in fresh.items()})
-        return _receipts(events, known=known, fresh=set(fresh))
+        return _outcomes(events, known=known, fresh=set(fresh))
 
 
 def prepare(event: FeedbackEvent, settings: Settings) -> Prepared:
@@ -164,27 +170,30 @@ def interactions_topic(settings: Settings) -> str:
     return f"{settings.collector.topic_prefix}.interactions"
 
 
-def _receipts(
+def _outcomes(
     events: Sequence[Prepared], *, known: dict[str, str], fresh: set[str]
-) -> list[Receipt]:
-    receipts = []
+) -> list[Outcome]:
+    if len(fresh) == len(events):
+        # What is new everywhere can only differ by a rival's body under the same key.
+        return ["queued" if known[e.event_key] == e.body_hash else "conflict" for e in events]
+    outcomes: list[Outcome] = []
     for event in events:
         key = event.event_key
         if known[key] != event.body_hash:
-            receipts.append(Receipt(event.event_id, "conflict"))
+            outcomes.append("conflict")
         elif key in fresh:
             fresh.discard(key)
-            receipts.append(Receipt(event.event_id, "queued"))
+            outcomes.append("queued")
         else:
-            receipts.append(Receipt(event.event_id, "duplicate"))
-    return receipts
+            outcomes.append("duplicate")
+    return outcomes
 
 
-def _hand_out(group: Sequence[_Asked], receipts: Sequence[Receipt]) -> None:
+def _hand_out(group: Sequence[_Asked], outcomes: Sequence[Outcome]) -> None:
     start = 0
     for asked in group:
         end = start + len(asked.events)
-        asked.answer(receipts[start:end])
+        asked.answer(outcomes[start:end])
         start = end
 
 
@@ -194,8 +203,8 @@ def _answer_all(group: Sequence[_Asked], error: BaseException) -> None:
 
 
 def _settle(
-    done: "Future[Sequence[Receipt]] | asyncio.Future[Sequence[Receipt]]",
-    outcome: Sequence[Receipt] | BaseException,
+    done: "Future[Sequence[Outcome]] | asyncio.Future[Sequence[Outcome]]",
+    outcome: Sequence[Outcome] | BaseException,
 ) -> None:
     if isinstance(outcome, BaseException):
         done.set_exception(outcome)
@@ -204,7 +213,7 @@ def _settle(
 
 
 def _settle_unless_cancelled(
-    done: "asyncio.Future[Sequence[Receipt]]", outcome: Sequence[Receipt] | BaseException
+    done: "asyncio.Future[Sequence[Outcome]]", outcome: Sequence[Outcome] | BaseException
 ) -> None:
     # The sender may have gone away; its events are durable all the same.
     if not done.done():

@@ -6,10 +6,11 @@
 own status, and the answer is ``207`` when not all are queued.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic_core
 from starlette.concurrency import run_in_threadpool
@@ -18,14 +19,15 @@ from starlette.responses import Response
 
 from collector.admission import Admission
 from collector.bodies import Body, read_body, split_body
-from collector.ingest import Ingestor, Prepared, Receipt, prepare
+from collector.ingest import Ingestor, Outcome, Prepared, prepare
 from collector.metrics import IngestCounters
 from tacit.errors import ConflictError, TacitError, TooLargeError
 from tacit.http import error_fields
 from tacit.principal import Principal
 
-_CHECK_IN_THREAD_BYTES = 64 * 1024
+_CHECK_IN_THREAD_BYTES = 256 * 1024
 """Checking more than this takes long enough for other requests to notice."""
+T = TypeVar("T")
 _QUEUED = b'{"event_id":"%s","status":"queued"}'
 
 
@@ -47,13 +49,8 @@ class Intake:
         with self._refusals_counted():
             sender = await self._admission.sender(request)
             raw = await read_body(request, limit_bytes=self._limits.max_request_bytes)
-            large = len(raw) > _CHECK_IN_THREAD_BYTES
-            body = (
-                await run_in_threadpool(split_body, raw, request)
-                if large
-                else split_body(raw, request)
-            )
-            return await self._answer(body, sender, large=large)
+            body = await self._aside(len(raw), split_body, raw, request)
+            return await self._answer(body, sender, num_bytes=len(raw))
 
     async def take_from(self, sender: Principal, body: Body) -> Response:
         """The answer to events whose sender is known otherwise, as a webhook's is by its signature.
@@ -61,7 +58,8 @@ class Intake:
         Raises as ``take`` does.
         """
         with self._refusals_counted():
-            return await self._answer(body, sender, large=True)
+            num_bytes = sum(map(len, body.items))
+            return await self._answer(body, sender, num_bytes=num_bytes)
 
     @contextmanager
     def _refusals_counted(self) -> Iterator[None]:
@@ -71,17 +69,18 @@ class Intake:
             self._counters.count_rejected(type(error).__name__)
             raise
 
-    async def _answer(self, body: Body, sender: Principal, *, large: bool) -> Response:
+    async def _answer(self, body: Body, sender: Principal, *, num_bytes: int) -> Response:
         self._require_few(body)
         self._admission.take(sender, len(body.items))
         if body.single:
             return await self._take_single(body, sender)
-        checked = (
-            await run_in_threadpool(self._check_all, body, sender)
-            if large
-            else self._check_all(body, sender)
-        )
-        return await self._take_batch(checked)
+        return await self._take_batch(await self._aside(num_bytes, self._check_all, body, sender))
+
+    async def _aside(self, num_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """What ``work`` returns, done in a thread if other requests would notice it."""
+        if num_bytes > _CHECK_IN_THREAD_BYTES:
+            return await run_in_threadpool(work, *arguments)
+        return work(*arguments)
 
     def _require_few(self, body: Body) -> None:
         limit = self._limits.max_events_per_request
@@ -94,26 +93,26 @@ class Intake:
 
     async def _take_single(self, body: Body, sender: Principal) -> Response:
         try:
-            prepared = self._check(body.items[0], body, sender)
-            (receipt,) = await self._ingestor.accept_prepared([prepared])
+            event = self._check(body.items[0], body, sender)
+            (outcome,) = await self._ingestor.accept_prepared([event])
         except TacitError as error:
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._counters.count_events("rejected")
             raise
-        self._counters.count_events(receipt.status)
-        if receipt.status == "conflict":
-            raise _conflict(receipt)
+        self._counters.count_events(outcome)
+        if outcome == "conflict":
+            raise _conflict(event)
         # A duplicate gets the answer of the first time: its sender may never have seen that one.
-        return _json(_QUEUED % receipt.event_id.encode(), HTTPStatus.ACCEPTED)
+        return _json(_QUEUED % event.event_id.encode(), HTTPStatus.ACCEPTED)
 
     async def _take_batch(self, checked: Sequence[Prepared | TacitError]) -> Response:
         events = [each for each in checked if isinstance(each, Prepared)]
-        receipts = await self._ingestor.accept_prepared(events) if events else ()
-        self._count(checked, receipts)
+        outcomes = await self._ingestor.accept_prepared(events) if events else ()
+        self._count(checked, outcomes)
         results = [
-            {"index": index, **answer} for index, answer in enumerate(_answers(checked, receipts))
+            {"index": index, **answer} for index, answer in enumerate(_answers(checked, outcomes))
         ]
-        whole = len(events) == len(checked) and all(r.status != "conflict" for r in receipts)
+        whole = len(events) == len(checked) and "conflict" not in outcomes
         status = HTTPStatus.ACCEPTED if whole else HTTPStatus.MULTI_STATUS
         return _json(pydantic_core.to_json({"results": results}), status)
 
@@ -131,36 +130,33 @@ class Intake:
         sender.require_event(event)
         return prepare(event, self._ingestor.settings)
 
-    def _count(self, checked: Sequence[Prepared | TacitError], receipts: Sequence[Receipt]) -> None:
-        outcomes = [receipt.status for receipt in receipts]
-        for outcome in set(outcomes):
-            self._counters.count_events(outcome, outcomes.count(outcome))
+    def _count(self, checked: Sequence[Prepared | TacitError], outcomes: Sequence[Outcome]) -> None:
+        for outcome, num_events in Counter(outcomes).items():
+            self._counters.count_events(outcome, num_events)
         errors = [type(each).__name__ for each in checked if isinstance(each, TacitError)]
         if errors:
             self._counters.count_events("rejected", len(errors))
-        for reason in set(errors):
-            self._counters.count_rejected(reason, errors.count(reason))
+        for reason, num_events in Counter(errors).items():
+            self._counters.count_rejected(reason, num_events)
 
 
 def _answers(
-    checked: Sequence[Prepared | TacitError], receipts: Sequence[Receipt]
+    checked: Sequence[Prepared | TacitError], outcomes: Sequence[Outcome]
 ) -> Iterator[dict[str, Any]]:
-    left = iter(receipts)
+    left = iter(outcomes)
     for each in checked:
         if isinstance(each, TacitError):
             yield {"event_id": None, "status": "rejected", "error": error_fields(each)}
-            continue
-        receipt = next(left)
-        if receipt.status == "conflict":
-            error = error_fields(_conflict(receipt))
-            yield {"event_id": receipt.event_id, "status": "conflict", "error": error}
+        elif next(left) == "conflict":
+            error = error_fields(_conflict(each))
+            yield {"event_id": each.event_id, "status": "conflict", "error": error}
         else:
-            yield {"event_id": receipt.event_id, "status": "queued"}
+            yield {"event_id": each.event_id, "status": "queued"}
 
 
-def _conflict(receipt: Receipt) -> ConflictError:
+def _conflict(event: Prepared) -> ConflictError:
     return ConflictError(
-        f"the body first sent as {receipt.event_id}, or a new event_id",
+        f"the body first sent as {event.event_id}, or a new event_id",
         got="another body under the same event_id",
         mend="Make a new event_id for each event; retry with the same bytes.",
     )

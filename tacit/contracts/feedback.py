@@ -108,7 +108,7 @@ class FeedbackEvent(Contract):
     interaction_id: Identifier | None = None
     episode_id: Identifier | None = None
     interaction: InlineInteraction | None = None
-    tags: Tags = {}
+    tags: Tags = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _about_something(self) -> "FeedbackEvent":
