@@ -8,12 +8,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.admission import Admission
+from collector.bodies import read_body
 from collector.tokens import FeedbackKind, FeedbackTokens, Grant
 from tacit.config import Settings
 from tacit.contracts import Part
 from tacit.contracts.base import Identifier, Name, UtcDatetime
 from tacit.errors import InvalidInputError
-from tacit.http import ErrorAnswer, read_limited
+from tacit.http import ErrorAnswer
 from tacit.principal import Principal
 
 FEEDBACK_PATH = "/v1/feedback"
@@ -67,7 +68,7 @@ def create_router(tokens: FeedbackTokens, admission: Admission, settings: Settin
         """
         sender = await admission.sender(request)
         sender.require_key()
-        raw = await read_limited(request, max_bytes=_MAX_REQUEST_BYTES)
+        raw = await read_body(request, limit_bytes=_MAX_REQUEST_BYTES)
         asked = _parse(raw)
         grant = _grant(asked, sender, settings)
         token = tokens.issue(grant, ttl_s=_ttl_s(asked, settings))

@@ -27,6 +27,7 @@ from tacit.http import add_schemas, bearer_principal, install_error_handlers
 from tacit.keys import KeyStore, Scope
 from tacit.lineage import FeedbackLineage
 from tacit.overview import Overview
+from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
 
 
@@ -34,7 +35,7 @@ def create_control(settings: Settings) -> FastAPI:
     """Feedback API, decision API, release API and review pages as one application."""
     database = Database(settings.resolved_database_url)
     signer = Signer.load_or_create(settings.keys_path)
-    keys = KeyStore(database)
+    keys = KeyStore(database, master=MasterSecret.load_or_create(settings.keys_path))
     events = EventStore(database)
     ledger = Ledger(database, signer)
     checkpoints = CheckpointStore(settings.checkpoints_path)

@@ -21,7 +21,6 @@ from tacit.errors import (
     NotAuthenticatedError,
     RateLimitedError,
     TacitError,
-    TooLargeError,
     UnavailableError,
 )
 from tacit.keys import KeyStore, Principal
@@ -85,23 +84,6 @@ def bearer_credential(request: Request) -> str | None:
     """What stands behind ``Bearer`` in ``request``; None if nothing does."""
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
     return credential.strip() or None if scheme.lower() == "bearer" else None
-
-
-async def read_limited(request: Request, *, max_bytes: int) -> bytes:
-    """The body of ``request``.
-
-    Raises TooLargeError as soon as ``max_bytes`` is passed, not when all of it came, and
-    InvalidInputError for a body that is encoded.
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise InvalidInputError("a body without Content-Encoding", got=encoding)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise TooLargeError(f"a body of at most {max_bytes} bytes", got="more")
-    return bytes(body)
 
 
 def error_fields(error: TacitError) -> dict[str, str]:

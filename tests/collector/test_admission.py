@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collector.admission import Admission
 from collector.rate_limit import RateLimiter
-from collector.tokens import FeedbackTokens
+from collector.tokens import FeedbackTokens, Grant
 from tacit.config import CollectorSettings
 from tacit.database import Database
 from tacit.errors import (
@@ -126,6 +126,19 @@ def test_slow_lookup_counts_from_when_it_was_asked(gate: Gate) -> None:
     gate.keys.revoke("shop")
     with pytest.raises(NotAuthenticatedError):
         gate.enter(key)
+
+
+def test_token_that_was_let_in_is_out_a_second_after_its_key(gate: Gate) -> None:
+    key_id = gate.key().split(".")[1]
+    grant = Grant(key_id=key_id, source="s", policy="default", interaction_id="i", subject_id="u")
+    token = f"Bearer {FeedbackTokens(MASTER, gate.keys).issue(grant, ttl_s=60).text}"
+    assert gate.enter(token).interaction_id == "i"
+    gate.keys.revoke("shop")
+    gate.clock.now += 0.999
+    gate.enter(token)
+    gate.clock.now += 0.001
+    with pytest.raises(NotAuthenticatedError, match="no longer in force"):
+        gate.enter(token)
 
 
 def test_failures_are_not_cached(gate: Gate) -> None:

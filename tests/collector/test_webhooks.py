@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from collector.intake import Intake
 from collector.metrics import IngestCounters
 from collector.tokens import FeedbackTokens
 from collector.webhooks import create_router
+from tacit.config import load_settings
 from tacit.contracts import FeedbackEvent
+from tacit.control import create_control
+from tacit.database import Database
 from tacit.errors import UnavailableError
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
@@ -269,3 +273,22 @@ def test_stream_away_is_503_so_that_it_is_delivered_again(
         patched.setattr(lone.room.stream, "append", away)
         assert lone.deliver(BODY).status_code == 503
     assert lone.deliver(BODY).status_code == 202
+
+
+def test_secret_made_beside_the_service_signs_for_it(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    """As `tacit keys create --webhook` does: another process that shares the home."""
+    served = load_settings(home=tmp_path)
+    http = TestClient(create_control(served), raise_server_exceptions=False)
+    master = MasterSecret.load_or_create(served.keys_path)
+    keys = KeyStore(sqlite_database, master=master)
+    secret = keys.create("crm", scopes={Scope.SEND}, source="crm", kind="webhook")
+    now = datetime.now(UTC)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", now, BODY),
+    }
+    answer = http.post(str(keys.in_force()[0].path), content=BODY, headers=headers)
+    assert (answer.status_code, answer.json()) == (202, {"event_id": "msg_1", "status": "queued"})

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from tacit.contracts import Rating, RatingScale
 from tacit.database import Database
@@ -31,7 +32,7 @@ from tacit.errors import (
     UnavailableError,
 )
 from tacit.http import bearer_principal, error_response, install_error_handlers
-from tacit.keys import KeyStore, Principal, Scope
+from tacit.keys import ApiKeyRow, KeyStore, Principal, Scope
 from tacit.secrets_file import MasterSecret, load_or_create_secret
 from tests.builders import MOMENT, event, interaction
 
@@ -275,6 +276,14 @@ def test_webhook_secret_is_no_key_and_the_database_does_not_hold_it(
         stored = str(connection.exec_driver_sql("SELECT * FROM api_keys").all())
     assert secret not in stored
     assert secret.removeprefix("whsec_") not in stored
+
+
+def test_key_of_kind_webhook_never_opens_by_itself(keys: KeyStore, database: Database) -> None:
+    key = keys.create("shop", scopes=SEND, source="shop")
+    keys.authenticate(key)
+    with database.session() as session:
+        session.execute(update(ApiKeyRow).values(kind="webhook"))
+    assert refused(keys, key) == "an unknown key"
 
 
 def test_rotated_webhook_keeps_its_path_and_both_secrets_for_the_grace(
