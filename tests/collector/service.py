@@ -56,6 +56,7 @@ class Service:
     settings: Settings
     database: Database
     stream: EmbeddedStream
+    consumer: Consumer
     app: FastAPI
     http: TestClient
     keys: KeyStore
@@ -88,7 +89,7 @@ class Service:
 
     def screen(self) -> None:
         """Screen all that is in the stream."""
-        Consumer(self.database, self.stream, self.settings).drain()
+        self.consumer.drain()
 
     def became(self) -> set[str]:
         """What became of all that was sent: statuses and reasons of events and dead letters."""
@@ -138,6 +139,7 @@ def opened(settings: Settings, disk: Disk) -> Iterator[Service]:
     with TestClient(app, raise_server_exceptions=False) as http:
         name = f"shop-{len(keys.in_force())}"
         key = keys.create(name, scopes={Scope.SEND}, source="helpdesk")
-        yield Service(settings, database, stream, app, http, keys, key, disk)
+        consumer = Consumer(database, stream, settings)
+        yield Service(settings, database, stream, consumer, app, http, keys, key, disk)
     stream.close()
     database.dispose()
