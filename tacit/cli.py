@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tacit.commands import audit, dead_letters, keys, quarantine
+from tacit.commands import audit, dead_letters, importing, keys, quarantine
 from tacit.commands.options import (
     AsJson,
     File,
@@ -35,6 +35,7 @@ app = typer.Typer(
 config = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(audit.app, name="audit")
 app.add_typer(config, name="config")
+app.add_typer(importing.app, name="import")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letter")
 app.add_typer(quarantine.app, name="quarantine")
