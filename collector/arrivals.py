@@ -1,226 +1,258 @@
 """FeedbackWriter: feedback records of one chunk on their way into the events table.
 
-Parse, drop what is there already, redact, join, screen, write; and screen again what was held once
-its interaction has come. All inside the consumer's transaction.
+Parsed and redacted before the transaction, which holds a lock that others wait for. Inside: drop
+what is there already, join, screen, write; and screen again what was held once its interaction has
+come, or once enough people have said the same.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from collector.arrival import Arrival
+from collector.counters import DUPLICATE, ScreeningCounts
 from collector.dead_letters import bury
-from collector.join import Joined, Joiner
-from collector.parse import parse_event, require_admissible
+from collector.event_rows import (
+    Row,
+    arrival_of,
+    held_for,
+    insert_rows,
+    judged,
+    known_bodies,
+    new_row,
+    next_sequence,
+    update_rows,
+)
+from collector.holds import HoldExpiry, HoldLimits
+from collector.join import Joined, Joiner, with_clusters
+from collector.near_duplicates import ClusterIndex
+from collector.parse import body_of, parse_event, require_admissible
+from collector.quorum import Quorum
+from collector.reasons import Reason
 from collector.redaction import redact_event
 from collector.screening import Judgement, Screener
 from collector.streams import StreamRecord
-from collector.tables import EventRow
 from tacit.config import Settings
-from tacit.contracts import (
-    EventStatus,
-    FeedbackEvent,
-    InlineInteraction,
-    Interaction,
-    ScreenedEvent,
-)
+from tacit.contracts import EventStatus, FeedbackEvent, Interaction
 from tacit.database import Database
 from tacit.errors import InvalidInputError
 
-_INADMISSIBLE = Judgement(EventStatus.DEAD_LETTER, "inadmissible", weight=0.0)
+_INADMISSIBLE = Judgement(EventStatus.DEAD_LETTER, Reason.INADMISSIBLE, weight=0.0)
+_HOLD_FULL = Judgement(
+    EventStatus.QUARANTINED, Reason.HOLD_FULL, "too many events of its sender are held already"
+)
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
+    """One record and what it says."""
+
     record: StreamRecord
-    event: FeedbackEvent
-    """As sent."""
+    event: FeedbackEvent | None
+    """Redacted; None if the record does not parse."""
     body_digest: str
+    """Of the event as sent."""
+    refusal: InvalidInputError | None
+    """Why it does not parse, or why this service does not take it."""
 
 
 class FeedbackWriter:
     """Writes events and what became of them; used by one thread."""
 
     def __init__(self, settings: Settings) -> None:
+        screening, policy = settings.collector.screening, settings.policy
         self._settings = settings
-        self._hold_ttl = timedelta(seconds=settings.collector.screening.hold_ttl_s)
-        self._screener = Screener(settings.collector.screening, policy=settings.policy)
+        self._shares = screening.enabled
+        self._screener = Screener(screening, policy=policy)
+        self._quorum = Quorum(screening, policy=policy)
+        self._limits = HoldLimits(screening, policy=policy)
+        self._expiry = HoldExpiry(screening, policy=policy)
+        self._clusters = ClusterIndex(policy=policy, similarity=screening.near_duplicate_similarity)
+        self._counts = ScreeningCounts(policy=policy)
+        self._rows: list[Row] = []
+        self._sequence = 0
 
     def forget(self) -> None:
         """The transaction was rolled back."""
         self._screener.forget()
+        self._clusters.forget()
+        self._counts.forget()
 
-    def write(self, session: Session, records: Sequence[StreamRecord], *, now: datetime) -> None:
-        """Write each new event of ``records`` with what became of it."""
-        sent = self._parse(session, records, now=now)
+    def read(self, records: Sequence[StreamRecord]) -> list[Sent]:
+        """Parse and redact ``records``; needs no database."""
+        return [self._read(record) for record in records]
+
+    def write(self, session: Session, sent: Sequence[Sent], *, now: datetime) -> None:
+        """Write each new event of ``sent`` with what became of it."""
         fresh = self._new_ones(session, sent, now=now)
-        admitted = [s for s in fresh if self._admit(session, s, now=now)]
-        redacted = [redact_event(s.event) for s in admitted]
-        joiner = Joiner(session, redacted)
-        joined = [joiner.join(event, received_at=now) for event in redacted]
-        self._screener.prepare(session, [j.arrival for j in joined if j.arrival is not None])
-        sequence = _next_sequence(session)
-        for each, origin in zip(joined, admitted, strict=True):
-            judgement = self._judge(each, sequence)
-            session.add(_row(each, judgement, origin.body_digest, sequence=sequence, now=now))
-            sequence += 1
-        session.flush()
+        if fresh:
+            self._write_new(session, fresh, now=now)
+        self._end(session)
 
-    def rescreen(self, session: Session, arrived: Sequence[Interaction], *, now: datetime) -> None:
+    def rescreen(self, session: Session, arrived: Sequence[Interaction]) -> None:
         """Screen again what was held for the interactions that have ``arrived``."""
-        rows = _held_for(session, arrived)
-        events = [FeedbackEvent.model_validate_json(row.payload) for row in rows]
-        joiner = Joiner(session, events)
-        joined = [
-            joiner.join(event, received_at=row.received_at)
-            for event, row in zip(events, rows, strict=True)
-        ]
-        self._screener.prepare(session, [j.arrival for j in joined if j.arrival is not None])
-        sequence = _next_sequence(session)
-        for each, row in zip(joined, rows, strict=True):
-            judgement = self._judge(each, sequence)
-            if judgement.status != EventStatus.HELD:
-                _apply(row, each, judgement, sequence=sequence)
-                sequence += 1
-        session.flush()
+        rows = held_for(session, arrived)
+        if rows:
+            events = [FeedbackEvent.model_validate_json(row.payload) for row in rows]
+            self._begin(session, events)
+            joiner = Joiner(session, events)
+            joined = [
+                joiner.join(event, received_at=row.received_at)
+                for event, row in zip(events, rows, strict=True)
+            ]
+            for row, each in zip(rows, self._prepare(session, joined), strict=True):
+                if each.judgement is None or each.judgement.status != EventStatus.HELD:
+                    judgement = self._decide(session, each, is_new=False)
+                    update_rows(session, [(row.event_key, self._judged(each, judgement))])
+        self._end(session)
+
+    def count_dead_letter(self, reason: Reason) -> None:
+        """Count a record of the other topic that went to dead letter in this transaction."""
+        self._counts.add_dead_letter(reason)
 
     def expire_held(self, database: Database, *, now: datetime) -> None:
-        """Quarantine what was held for longer than its interaction may take."""
-        overdue = and_(
-            EventRow.policy == self._settings.policy,
-            EventRow.status == EventStatus.HELD,
-            EventRow.received_at < now - self._hold_ttl,
-        )
-        # Looked at first: an idle consumer should not take the write lock four times a second.
-        with database.reader() as session:
-            if session.scalar(select(EventRow.event_key).where(overdue).limit(1)) is None:
-                return
-        values = {"status": EventStatus.QUARANTINED.value, "reason": "hold_expired"}
-        with database.session() as session:
-            session.execute(update(EventRow).where(overdue).values(values))
+        """Quarantine what was held for longer than it may be."""
+        self._expiry.expire(database, now=now)
 
-    def _judge(self, joined: Joined, sequence: int) -> Judgement:
-        if joined.judgement is not None:
-            return joined.judgement
-        assert joined.arrival is not None
-        return self._screener.judge(joined.arrival, sequence=sequence)
+    def _read(self, record: StreamRecord) -> Sent:
+        try:
+            event = parse_event(record.value)
+        except InvalidInputError as error:
+            return Sent(record, None, "", error)
+        refusal = None
+        try:
+            require_admissible(event, self._settings)
+        except InvalidInputError as error:
+            refusal = error
+        return Sent(record, redact_event(event), body_of(event)[1], refusal)
 
-    def _parse(
-        self, session: Session, records: Sequence[StreamRecord], *, now: datetime
-    ) -> list[_Sent]:
-        sent: list[_Sent] = []
-        for record in records:
-            try:
-                event = parse_event(record.value)
-            except InvalidInputError as error:
-                bury(session, record, reason="unparsable", detail=str(error), now=now)
-            else:
-                sent.append(_Sent(record, event, event.digest()))
-        return sent
+    def _write_new(
+        self, session: Session, fresh: Sequence[tuple[Sent, FeedbackEvent]], *, now: datetime
+    ) -> None:
+        self._begin(session, [event for _, event in fresh])
+        admitted = [(s, e) for s, e in fresh if self._admit(session, s, e, now=now)]
+        joiner = Joiner(session, [event for _, event in admitted])
+        joined = [joiner.join(event, received_at=now) for _, event in admitted]
+        joined = self._prepare(session, joined)
+        for each, (origin, event) in zip(joined, admitted, strict=True):
+            row = new_row(event, body_digest=origin.body_digest, now=now)
+            judgement = self._decide(session, each, is_new=True)
+            self._rows.append(row | self._judged(each, judgement))
 
-    def _new_ones(self, session: Session, sent: Sequence[_Sent], *, now: datetime) -> list[_Sent]:
+    def _new_ones(
+        self, session: Session, sent: Sequence[Sent], *, now: datetime
+    ) -> list[tuple[Sent, FeedbackEvent]]:
         """Those whose key is new. The same body again is a retry; another body a conflict."""
-        known = _body_digests(session, {s.event.event_key for s in sent})
-        fresh: list[_Sent] = []
+        known = known_bodies(session, {s.event.event_key for s in sent if s.event is not None})
+        fresh: list[tuple[Sent, FeedbackEvent]] = []
         for each in sent:
-            first = known.setdefault(each.event.event_key, "")
+            if each.event is None:
+                self._bury(session, each, Reason.UNPARSABLE, str(each.refusal), now=now)
+                continue
+            key = each.event.event_key
+            first = known.setdefault(key, "")
             if not first:
-                known[each.event.event_key] = each.body_digest
-                fresh.append(each)
-            elif first != each.body_digest:
-                detail = f"{each.event.event_key} was sent before with another body"
-                bury(session, each.record, reason="conflict", detail=detail, now=now)
+                known[key] = each.body_digest
+                fresh.append((each, each.event))
+            elif first == each.body_digest:
+                self._counts.add(DUPLICATE, Reason.RETRY)
+            else:
+                detail = f"{key} was sent before with another body"
+                self._bury(session, each, Reason.CONFLICT, detail, now=now)
         return fresh
 
-    def _admit(self, session: Session, sent: _Sent, *, now: datetime) -> bool:
-        try:
-            require_admissible(sent.event, self._settings)
-        except InvalidInputError as error:
-            bury(session, sent.record, reason="inadmissible", detail=str(error), now=now)
-            event = redact_event(sent.event)
-            joined = Joined(event, event.interaction_id, None, None)
-            judgement = _INADMISSIBLE._replace(detail=str(error))
-            sequence = _next_sequence(session)
-            session.add(_row(joined, judgement, sent.body_digest, sequence=sequence, now=now))
-            session.flush()
-            return False
-        return True
-
-
-def _row(
-    joined: Joined, judgement: Judgement, body_digest: str, *, sequence: int, now: datetime
-) -> EventRow:
-    event = joined.event
-    row = EventRow(
-        event_key=event.event_key,
-        policy=event.policy,
-        source=event.source,
-        event_id=event.event_id,
-        subject_id=event.subject_id,
-        kind=event.feedback.type,
-        body_digest=body_digest,
-        payload=event.model_dump_json(),
-        episode_id=event.episode_id,
-        occurred_at=event.occurred_at,
-        received_at=now,
-        cluster="",
-        interaction=None,
-        event_digest=None,
-        batch_id=None,
-    )
-    _apply(row, joined, judgement, sequence=sequence)
-    return row
-
-
-def _apply(row: EventRow, joined: Joined, judgement: Judgement, *, sequence: int) -> None:
-    row.status = judgement.status.value
-    row.reason = judgement.reason
-    row.detail = judgement.detail
-    row.weight = judgement.weight
-    row.sequence = sequence
-    row.interaction_id = joined.interaction_id
-    if joined.arrival is not None:
-        row.cluster = joined.arrival.cluster
-        row.interaction = joined.arrival.interaction.model_dump_json()
-        row.event_digest = _screened_digest(joined.event, joined.arrival.interaction, row)
-
-
-def _screened_digest(event: FeedbackEvent, interaction: InlineInteraction, row: EventRow) -> str:
-    screened = ScreenedEvent(
-        event_key=row.event_key,
-        policy=row.policy,
-        event=event,
-        interaction=interaction,
-        weight=row.weight,
-        cluster=row.cluster,
-    )
-    return screened.event_digest
-
-
-def _next_sequence(session: Session) -> int:
-    newest = session.scalar(select(func.max(EventRow.sequence)))
-    return 0 if newest is None else newest + 1
-
-
-def _body_digests(session: Session, keys: set[str]) -> dict[str, str]:
-    rows = session.execute(
-        select(EventRow.event_key, EventRow.body_digest).where(EventRow.event_key.in_(keys))
-    )
-    return {row.event_key: row.body_digest for row in rows}
-
-
-def _held_for(session: Session, arrived: Sequence[Interaction]) -> list[EventRow]:
-    ids = {interaction.interaction_id for interaction in arrived}
-    episodes = {i.episode_id for i in arrived if i.episode_id is not None}
-    by_episode = and_(EventRow.interaction_id.is_(None), EventRow.episode_id.in_(episodes))
-    return list(
-        session.scalars(
-            select(EventRow)
-            .where(
-                EventRow.status == EventStatus.HELD,
-                or_(EventRow.interaction_id.in_(ids), by_episode),
-            )
-            .order_by(EventRow.sequence)
+    def _admit(self, session: Session, sent: Sent, event: FeedbackEvent, *, now: datetime) -> bool:
+        if sent.refusal is None:
+            return True
+        self._bury(session, sent, Reason.INADMISSIBLE, str(sent.refusal), now=now)
+        row = new_row(event, body_digest=sent.body_digest, now=now)
+        joined = Joined(event, event.interaction_id, None, None)
+        judgement = _INADMISSIBLE._replace(detail=str(sent.refusal).replace("\x00", "\\0"))
+        self._rows.append(
+            row | judged(joined, judgement, sequence=self._next(), shares=self._shares)
         )
-    )
+        return False
+
+    def _bury(
+        self, session: Session, sent: Sent, reason: Reason, detail: str, *, now: datetime
+    ) -> None:
+        bury(session, sent.record, reason=reason, detail=detail, now=now)
+        self._counts.add_dead_letter(reason)
+
+    def _begin(self, session: Session, events: Sequence[FeedbackEvent]) -> None:
+        self._rows = []
+        self._sequence = next_sequence(session)
+        self._screener.begin(session)
+        self._quorum.begin()
+        self._limits.begin(events)
+
+    def _prepare(self, session: Session, joined: Sequence[Joined]) -> list[Joined]:
+        found = with_clusters(session, joined, self._clusters)
+        arrivals = [each.arrival for each in found if each.arrival is not None]
+        self._screener.prepare(session, arrivals)
+        self._quorum.read(session, arrivals)
+        return found
+
+    def _end(self, session: Session) -> None:
+        insert_rows(session, self._rows)
+        self._rows = []
+        self._counts.write(session)
+        session.flush()
+
+    def _decide(self, session: Session, joined: Joined, *, is_new: bool) -> Judgement:
+        """What becomes of one event. ``is_new``: it takes a place if it is held."""
+        arrival, judgement = joined.arrival, joined.judgement
+        if arrival is not None:
+            judgement = self._await_quorum(arrival)
+            if judgement is None:
+                self._release(session, arrival)
+                return self._judge(arrival)
+        assert judgement is not None
+        if judgement.status != EventStatus.HELD:
+            return judgement
+        if is_new and not self._limits.take(session, joined.event):
+            return _HOLD_FULL._replace(weight=judgement.weight)
+        if arrival is not None:
+            self._quorum.count(arrival, waits=True)
+        return judgement
+
+    def _await_quorum(self, arrival: Arrival) -> Judgement | None:
+        """Held or refused where a quorum is asked for; None if the event is to be judged."""
+        if self._quorum.claim_of(arrival) is None:
+            return None
+        refusal = self._screener.refusal(arrival)
+        missing = self._quorum.missing(arrival)
+        if refusal is not None or missing <= 0:
+            return refusal
+        detail = f"{missing} more subjects must teach the same"
+        return Judgement(
+            EventStatus.HELD, Reason.AWAITING_QUORUM, detail, self._screener.trust(arrival)
+        )
+
+    def _judge(self, arrival: Arrival) -> Judgement:
+        judgement = self._screener.judge(arrival, sequence=self._sequence)
+        if judgement.status != EventStatus.QUARANTINED:
+            self._quorum.count(arrival, waits=False)
+        return judgement
+
+    def _release(self, session: Session, arrival: Arrival) -> None:
+        """Judge what waited for the quorum that ``arrival`` completes."""
+        if not self._quorum.is_waited_for(arrival):
+            return
+        insert_rows(session, self._rows)
+        self._rows = []
+        rows = self._quorum.release(session, arrival)
+        waited = [arrival_of(row) for row in rows]
+        self._screener.prepare(session, waited)
+        for row, each in zip(rows, waited, strict=True):
+            joined = Joined(each.event, each.interaction_id, each, None)
+            update_rows(session, [(row.event_key, self._judged(joined, self._judge(each)))])
+
+    def _judged(self, joined: Joined, judgement: Judgement) -> Row:
+        self._counts.add(judgement.status, judgement.reason)
+        return judged(joined, judgement, sequence=self._next(), shares=self._shares)
+
+    def _next(self) -> int:
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return sequence

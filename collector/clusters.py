@@ -29,16 +29,24 @@ def prompt_text(interaction: InlineInteraction) -> str:
 
 
 def cluster_of(text: str) -> str:
-    """16 hex digits; prompts with the same normalised text share them."""
-    return hashlib.sha256(normalized(text).encode()).hexdigest()[:16]
+    """16 hex digits; prompts with the same normalised text share them.
+
+    Prompts that are merely alike share the digits of the first one: collector/near_duplicates.py.
+    """
+    return cluster_of_normalized(normalized(text))
 
 
-def phrases_of(text: str) -> frozenset[str]:
-    """Word 4-grams of the normalised ``text``; a shorter text is one phrase.
+def cluster_of_normalized(plain: str) -> str:
+    """``cluster_of`` of a text that is normalised already."""
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def phrases_of(plain: str) -> frozenset[str]:
+    """Word 4-grams of a normalised text; a shorter text is one phrase.
 
     Of a long text the first and the last 1,000 words are looked at.
     """
-    words = normalized(text).split()
+    words = plain.split()
     if len(words) > 2 * _MAX_WORDS:
         words = words[:_MAX_WORDS] + words[-_MAX_WORDS:]
     last = max(len(words) - PHRASE_WORDS, 0)

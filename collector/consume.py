@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from collector.arrivals import FeedbackWriter
 from collector.dead_letters import DeadLetterPurge
 from collector.ingest import feedback_topic, interactions_topic
-from collector.interactions import write_interactions
+from collector.interactions import Recorded, read_interactions, write_interactions
 from collector.positions import Overtaken, advance, lock_screening
 from collector.streams import Stream, StreamRecord
 from collector.tables import StreamPositionRow
@@ -102,12 +102,24 @@ class Consumer:
     def _commit(
         self, topic: str, positions: dict[int, int], records: Sequence[StreamRecord]
     ) -> None:
+        # Parsing and redacting take longer than writing, and the transaction holds the write lock.
+        write = self._prepare(topic, records)
         try:
             with self._database.session() as session:
-                self._write(session, topic, positions, records)
+                self._write(session, topic, positions, records, write)
         except BaseException:
             self._writer.forget()
             raise
+
+    def _prepare(
+        self, topic: str, records: Sequence[StreamRecord]
+    ) -> Callable[[Session, datetime], None]:
+        """Read ``records``; what is returned writes what they say."""
+        if topic == self._feedback_topic:
+            sent = self._writer.read(records)
+            return lambda session, now: self._writer.write(session, sent, now=now)
+        recorded = read_interactions(records)
+        return lambda session, now: self._write_interactions(session, recorded, now)
 
     def _write(
         self,
@@ -115,15 +127,19 @@ class Consumer:
         topic: str,
         positions: dict[int, int],
         records: Sequence[StreamRecord],
+        write: Callable[[Session, datetime], None],
     ) -> None:
         lock_screening(session)
         advance(session, topic, positions, records)
-        now = self._clock()
-        if topic == self._interactions_topic:
-            arrived = write_interactions(session, records, now=now)
-            self._writer.rescreen(session, arrived, now=now)
-        else:
-            self._writer.write(session, records, now=now)
+        write(session, self._clock())
+
+    def _write_interactions(
+        self, session: Session, recorded: Sequence[Recorded], now: datetime
+    ) -> None:
+        arrived = write_interactions(
+            session, recorded, now=now, on_dead_letter=self._writer.count_dead_letter
+        )
+        self._writer.rescreen(session, arrived)
 
     def _positions(self, topic: str) -> dict[int, int]:
         with self._database.reader() as session:

@@ -4,21 +4,24 @@ In: redacted events. Out: an Arrival, or why there is none yet, or why there nev
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from collector.history import Arrival, arrive
+from collector.arrival import Arrival, arrive
+from collector.near_duplicates import ClusterIndex
+from collector.reasons import Reason
 from collector.screening import Judgement
 from collector.tables import InteractionRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
 
-HELD = Judgement(EventStatus.HELD, "awaiting_interaction", "its interaction has not come yet")
+HELD = Judgement(EventStatus.HELD, Reason.AWAITING_INTERACTION, "its interaction has not come yet")
 FOREIGN = Judgement(
     EventStatus.QUARANTINED,
-    "foreign_interaction",
+    Reason.FOREIGN_INTERACTION,
     "it names an interaction of another source or policy line",
 )
 
@@ -60,6 +63,20 @@ class Joiner:
         return None
 
 
+def with_clusters(
+    session: Session, joined: Sequence[Joined], clusters: ClusterIndex
+) -> list[Joined]:
+    """``joined`` with the near-duplicate cluster of each arrival."""
+    prompts = [each.arrival.plain for each in joined if each.arrival is not None]
+    found = iter(clusters.assign(session, prompts))
+    return [
+        each
+        if each.arrival is None
+        else each._replace(arrival=replace(each.arrival, cluster=next(found)))
+        for each in joined
+    ]
+
+
 def _by_id(session: Session, ids: Iterable[str]) -> dict[str, InteractionRow]:
     rows = session.scalars(select(InteractionRow).where(InteractionRow.interaction_id.in_(ids)))
     return {row.interaction_id: row for row in rows}
@@ -74,6 +91,8 @@ def _newest_of_episode(
         for e in events
         if e.episode_id is not None and e.interaction_id is None and e.interaction is None
     }
+    if not episodes:
+        return {}
     rows = session.scalars(
         select(InteractionRow)
         .where(InteractionRow.episode_id.in_(episodes))

@@ -162,7 +162,7 @@ def _refusal(verb: Verb, row: EventRow | None, erased: set[tuple[str, str]]) -> 
         return "it was dropped for good"
     if verb == "drop":
         return None
-    if row.interaction is None or row.event_digest is None:
+    if row.interaction is None:
         return f"it was never joined to its interaction ({row.reason})"
     if (row.source, row.subject_id) in erased:
         return "its subject was erased"

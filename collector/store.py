@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
+from collector.counters import ScreeningCounts
 from collector.pending import TEACHING_KINDS
+from collector.reasons import Reason
 from collector.tables import EventRow, StreamPositionRow
+from collector.weights import weigh, whole_interactions
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, ScreenedEvent
 from tacit.database import Database
 from tacit.errors import ConflictError
 
 TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating")
 _CHUNK = 500
+_INTERACTION = func.coalesce(EventRow.about, EventRow.event_key)
 
 
 class EventStore:
@@ -26,15 +30,25 @@ class EventStore:
         self._database = database
 
     def count_trainable(self, policy: str) -> int:
-        """How many events ``take`` could give."""
+        """How many interactions have feedback that ``take`` could give.
+
+        Reports on one interaction weigh as one, so they are one towards a batch too.
+        """
         with self._database.reader() as session:
-            query = select(func.count()).select_from(EventRow).where(_trainable(policy))
+            query = select(func.count(_INTERACTION.distinct())).where(_trainable(policy))
             return session.scalar(query) or 0
 
     def take(self, session: Session, policy: str, *, limit: int) -> list[ScreenedEvent]:
-        """The oldest accepted events in no batch yet, in order of screening."""
-        query = select(EventRow).where(_trainable(policy)).order_by(EventRow.sequence).limit(limit)
-        return [screened(row) for row in session.scalars(query)]
+        """The oldest accepted events in no batch yet, in order of screening, weighed.
+
+        All on one interaction go together, where ``limit`` allows it. The caller's transaction
+        keeps their weights and digests.
+        """
+        first = func.min(EventRow.sequence).over(partition_by=_INTERACTION)
+        query = select(EventRow).where(_trainable(policy)).order_by(first, EventRow.sequence)
+        rows = whole_interactions(list(session.scalars(query.limit(limit + 1))), limit=limit)
+        weigh(session, rows)
+        return [_sealed(row) for row in sorted(rows, key=lambda row: row.sequence)]
 
     def assign(self, session: Session, event_keys: Sequence[str], *, batch_id: str) -> None:
         """Give events to the one batch that trains on them.
@@ -65,6 +79,11 @@ class EventStore:
     def set_aside(self, session: Session, batch_ids: Sequence[str], *, reason: str) -> int:
         """Quarantine the events of batches whose candidate was rejected or rolled back."""
         accepted = and_(EventRow.batch_id.in_(batch_ids), EventRow.status == EventStatus.ACCEPTED)
+        by_policy = select(EventRow.policy, func.count()).where(accepted).group_by(EventRow.policy)
+        for policy, number in session.execute(by_policy).all():
+            counts = ScreeningCounts(policy=policy)
+            counts.add(EventStatus.QUARANTINED, Reason(reason), number=number)
+            counts.write(session)
         values = {"status": EventStatus.QUARANTINED.value, "reason": reason}
         done = session.execute(update(EventRow).where(accepted).values(values))
         return int(done.rowcount)  # type: ignore[attr-defined]
@@ -147,6 +166,12 @@ def screened(row: EventRow) -> ScreenedEvent:
         weight=row.weight,
         cluster=row.cluster,
     )
+
+
+def _sealed(row: EventRow) -> ScreenedEvent:
+    event = screened(row)
+    row.event_digest = event.event_digest
+    return event
 
 
 def _line(policy: str, source: str | None) -> ColumnElement[bool]:

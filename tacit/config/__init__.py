@@ -8,6 +8,7 @@ from tacit.config.collector import (
     CollectorSettings,
     KafkaSettings,
     MetricSettings,
+    QuorumRule,
     ScreeningSettings,
 )
 from tacit.config.stages import (
@@ -35,6 +36,7 @@ __all__ = [
     "LoopSettings",
     "LoraSettings",
     "MetricSettings",
+    "QuorumRule",
     "ReplaySettings",
     "ScreeningSettings",
     "Settings",

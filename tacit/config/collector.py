@@ -22,6 +22,28 @@ def _split_at_commas(value: object) -> object:
     return json.loads(value) if value.startswith("[") else [v.strip() for v in value.split(",")]
 
 
+def _from_json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class QuorumRule(Section):
+    """Corrections and preferences that teach only once several people say the same."""
+
+    tag: Name | None = None
+    """Which events: those with this tag, such as ``kind``; every event without it."""
+    value: str | None = None
+    """What the tag must be, such as ``fact``; anything without it."""
+    min_subjects: Annotated[int, Field(ge=2)]
+    """Distinct subjects who must teach the same answer for the same prompt, near-duplicates
+    included."""
+
+    @model_validator(mode="after")
+    def _value_of_a_tag(self) -> "QuorumRule":
+        if self.value is not None and self.tag is None:
+            raise ValueError(f"expected a tag beside value {self.value!r}; got none")
+        return self
+
+
 class ScreeningSettings(Section):
     """What happens between an event being durable and an event being trained on."""
 
@@ -35,12 +57,27 @@ class ScreeningSettings(Section):
     """Accepted events of one subject per cycle; an absolute count, the rest is quarantined."""
     max_events_per_cluster: Count = 20
     """Accepted events of one near-duplicate cluster per cycle."""
+    max_total_events_per_subject: Count = 100
+    """Accepted events of one subject over all cycles, trained ones included. Some 250 poisoned
+    examples suffice whatever the size of the model (Souly et al. 2025, arXiv 2510.07192)."""
+    max_total_events_per_cluster: Count = 100
+    """Accepted events of one near-duplicate cluster over all cycles."""
+    near_duplicate_similarity: Annotated[float, Field(ge=0.6, le=1)] = 0.7
+    """Share of letter triples in common from which on two prompts are one cluster."""
     max_events_per_phrase: Count = 8
     """Corrections that share a phrase and an answer while few people send them, per cycle."""
     min_subjects_per_phrase_share: Share = 0.5
     """Below this ratio of distinct subjects to events, a shared phrase counts as a burst."""
     hold_ttl_s: Positive = 3 * 24 * 3600.0
     """How long feedback waits for the interaction it names."""
+    max_held_events: Count = 200
+    """Events of one subject that may wait at a time; what comes on top is quarantined."""
+    max_held_events_per_source: Count = 100_000
+    """Events of one source that may wait at a time: subject ids are the source's own choice."""
+    quorum: Annotated[tuple[QuorumRule, ...], NoDecode, BeforeValidator(_from_json)] = ()
+    """Rules for what several people must say; of several that match the largest counts."""
+    quorum_ttl_s: Positive = 30 * 24 * 3600.0
+    """How long an event waits for its quorum."""
     unproven_subject_weight: Share = 0.7
     """Trust weight of a subject's first events; grows to 1 with accepted ones."""
 

@@ -170,7 +170,7 @@ def test_filter_goes_past_what_is_refused(
         contradict(service, number)
     with service.database.session() as session:
         for number in (4, 3, 1):
-            session.get_one(EventRow, f"helpdesk/b-{number}").event_digest = None
+            session.get_one(EventRow, f"helpdesk/b-{number}").interaction = None
     done = service.run("quarantine", "release", "--reason", "contradiction", "-m", "fine")
     assert done.exit_code == 1
     assert "3 refused, 2 accepted" in done.stdout
