@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from collector.consume import Consumer
 from collector.store import EventStore
-from collector.streams import open_stream
+from collector.streams import Stream, open_stream
 from deploy.release import ReleaseDesk
 from evaluator.evaluate import Evaluator
 from evaluator.store import ReportStore
@@ -77,9 +77,15 @@ class LoopObserver:
 
 
 class OnlineLoop:
-    """Runs cycles of one policy line. Use as a context manager: it keeps workers warm."""
+    """Runs cycles of one policy line. Use as a context manager: it keeps workers warm.
 
-    def __init__(self, settings: Settings, *, observer: LoopObserver | None = None) -> None:
+    ``screens``: it also screens, in a thread; False where a screening process does
+    (``tacit/screening.py``).
+    """
+
+    def __init__(
+        self, settings: Settings, *, observer: LoopObserver | None = None, screens: bool = True
+    ) -> None:
         self.settings = settings
         self.policy = settings.policy
         self.observer = observer or LoopObserver()
@@ -98,10 +104,9 @@ class OnlineLoop:
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
         self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
         self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
-        self._stream = open_stream(settings)
-        self._consumer = Consumer(self.database, self._stream, settings)
         self._stop = threading.Event()
-        self._screening = threading.Thread(target=self._screen, name="screening", daemon=True)
+        self._screens = screens
+        self._screening: threading.Thread | None = None
         self._steps: dict[CycleState, Callable[[CycleRow], None]] = {
             CycleState.COLLECTING: self._collect,
             CycleState.TRAINING: self._train,
@@ -117,7 +122,10 @@ class OnlineLoop:
             with self.database.session() as session:
                 self.ledger.append(session, "screening_disabled", self.policy, {})
             logger.warning("Screening is switched off: every well-formed event is accepted")
-        self._screening.start()
+        if self._screens:
+            stream = open_stream(self.settings)
+            self._screening = threading.Thread(target=self._screen, args=(stream,), daemon=True)
+            self._screening.start()
         self.trainer.start()
         return self
 
@@ -128,9 +136,9 @@ class OnlineLoop:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        self._screening.join(timeout=30)
+        if self._screening is not None:
+            self._screening.join(timeout=30)
         self.trainer.stop()
-        self._stream.close()
         self.database.dispose()
 
     def stop(self) -> None:
@@ -376,8 +384,9 @@ class OnlineLoop:
             made = ended.candidate_id and self.candidates.get(ended.candidate_id)
             self.chronicle.close(ended, made.weights if made else None)
 
-    def _screen(self) -> None:
-        self._consumer.run(self._stop)
+    def _screen(self, stream: Stream) -> None:
+        Consumer(self.database, stream, self.settings).run(self._stop)
+        stream.close()
 
     def _champion(self) -> Digest:
         current = self.releases.current(self.policy)

@@ -3,7 +3,8 @@
     mlflow    the MLflow server, where runs are watched
     control   feedback API, decision API and review pages, on one port
     serving   the OpenAI-compatible API
-    loop      screening and cycles
+    screening the consumer between the stream and the database
+    loop      cycles
 
 Each is ``python -m tacit.service ROLE`` and imports only what its role needs. Settings come as one
 line of JSON on standard input, which then stays open: when it closes, the parent is gone, however
@@ -46,12 +47,21 @@ def run_serving(settings: Settings) -> None:
     _serve(create_serving_app(settings), settings.deploy.host, settings.deploy.port)
 
 
+def run_screening(settings: Settings) -> None:
+    """Screen what comes until terminated."""
+    from tacit.screening import screen
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    screen(settings, stop, pid=os.getpid())
+
+
 def run_loop(settings: Settings) -> None:
-    """Run cycles until terminated."""
+    """Run cycles until terminated; screening is a process of its own."""
     from tacit.loop import OnlineLoop
     from tacit.start import first_policy
 
-    with OnlineLoop(settings) as loop:
+    with OnlineLoop(settings, screens=False) as loop:
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
         loop.begin(lambda: first_policy(settings, loop.checkpoints), by="tacit up")
         loop.run_forever()
@@ -79,6 +89,7 @@ ROLES: dict[str, Callable[[Settings], None]] = {
     "mlflow": run_mlflow,
     "control": run_control,
     "serving": run_serving,
+    "screening": run_screening,
     "loop": run_loop,
 }
 

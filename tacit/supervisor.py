@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ import httpx
 
 from tacit.config import Settings
 from tacit.errors import UnavailableError
+from tacit.screening import is_screening
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Supervisor:
     """The processes of one service. Use as a context manager."""
 
     settings: Settings
-    roles: Sequence[str] = ("mlflow", "control", "serving", "loop")
+    roles: Sequence[str] = ("mlflow", "control", "serving", "screening", "loop")
     ready_timeout_s: float = 120.0
     _children: dict[str, _Child] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -68,15 +70,24 @@ class Supervisor:
         return self.settings.home / "logs"
 
     def wait_ready(self, *, on_ready: Callable[[str], None] | None = None) -> None:
-        """Return once MLflow and the control API answer.
+        """Return once MLflow, control and serving answer and screening screens.
 
         Raises UnavailableError naming the process that does not, with the end of its log.
         """
-        for role, url in self._health_urls().items():
+        for role in ("mlflow", "control", "serving", "screening"):
             if role in self._children:
-                self._wait_for(role, url)
+                self._wait_for(role)
                 if on_ready is not None:
                     on_ready(role)
+
+    def is_ready(self, role: str) -> bool:
+        """Whether the process of ``role`` does its work now; the loop says nothing of itself."""
+        if role == "screening":
+            return is_screening(self.settings, self._children[role].process.pid)
+        try:
+            return httpx.get(self._health_urls()[role], timeout=2).status_code == HTTPStatus.OK
+        except httpx.HTTPError:
+            return False
 
     def wait(self) -> None:
         """Block until :meth:`stop`."""
@@ -85,6 +96,10 @@ class Supervisor:
     def request_stop(self) -> None:
         """Let :meth:`wait` return; for signal handlers."""
         self._stop.set()
+
+    def pid(self, role: str) -> int:
+        """Process id of the one that plays ``role`` now."""
+        return self._children[role].process.pid
 
     def kill(self, role: str) -> None:
         """Kill one process with SIGKILL; it is started again. For drills and tests."""
@@ -130,20 +145,20 @@ class Supervisor:
         process.stdin.flush()
         return _Child(role, process, time.monotonic(), restarts)
 
-    def _wait_for(self, role: str, url: str) -> None:
+    def _wait_for(self, role: str) -> None:
         deadline = time.monotonic() + self.ready_timeout_s
         while time.monotonic() < deadline and self._children[role].restarts < 3:
-            try:
-                if httpx.get(url, timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
+            if self.is_ready(role):
+                return
             if self._stop.wait(0.1):
                 break
+        url = self._health_urls().get(role)
         raise UnavailableError(
-            f"{role} to answer at {url} within {self.ready_timeout_s:.0f} s",
+            f"{role} to {f'answer at {url}' if url else 'be ready'} "
+            f"within {self.ready_timeout_s:.0f} s",
             got=f"no answer. The end of its log: {self._log_tail(role)}",
-            mend=f"See {self.log_folder / role}.log; is the port taken by another program?",
+            mend=f"See {self.log_folder / role}.log; "
+            + ("is the port taken by another program?" if url else "does the stream answer?"),
         )
 
     def _log_tail(self, role: str, *, num_lines: int = 5) -> str:
@@ -164,5 +179,7 @@ class Supervisor:
         last = self._log_tail(child.role, num_lines=1)
         code = child.process.returncode
         logger.warning("%s ended with %s (%s); starting it again", child.role, code, last)
+        if child.process.stdin is not None:
+            child.process.stdin.close()
         self._stop.wait(min(0.2 * 2**restarts, 30.0))
         return self._spawn(child.role, restarts=restarts)

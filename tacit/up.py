@@ -17,7 +17,7 @@ def run_up(settings: Settings, console: Console) -> None:
     Raises UnavailableError if a process does not come up.
     """
     prepare(settings)
-    roles = ["control", "serving", "loop"]
+    roles = ["control", "serving", "screening", "loop"]
     if settings.tracking.uri is None:
         roles.insert(0, "mlflow")
     with Supervisor(settings, roles=roles) as supervisor:

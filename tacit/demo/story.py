@@ -10,6 +10,8 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,17 +161,28 @@ def _set_the_stage(
 
 def _play(stage: Stage) -> Ending:
     ending = Ending(world=stage.world.name)
-    with OnlineLoop(stage.settings, observer=LoopBars(stage.bars)) as loop:
+    with _loop(stage, stage.settings) as loop:
         loop.begin(lambda: stage.base, by="tacit demo")
         _wait_for_serving(stage, stage.base)
         _learn(stage, loop, ending)
         _attack_screening(stage, loop, ending)
     unscreened = with_overrides(stage.settings, ["collector.screening.enabled=false"])
     stage.scene("Screening is now SWITCHED OFF, on purpose: the gate stands alone")
-    with OnlineLoop(unscreened, observer=LoopBars(stage.bars, label=" on poison")) as loop:
+    with _loop(stage, unscreened, label=" on poison") as loop:
         _attack_gate(stage, loop, ending)
         _close(stage, loop, ending)
     return ending
+
+
+@contextmanager
+def _loop(stage: Stage, settings: Settings, *, label: str = "") -> Iterator[OnlineLoop]:
+    """A loop in this process, so that the terminal sees it, and the screening process beside it."""
+    with (
+        Supervisor(settings, roles=("screening",)) as screening,
+        OnlineLoop(settings, observer=LoopBars(stage.bars, label=label), screens=False) as loop,
+    ):
+        screening.wait_ready()
+        yield loop
 
 
 def _learn(stage: Stage, loop: OnlineLoop, ending: Ending) -> None:
