@@ -72,6 +72,9 @@ def _event(attributes: dict[str, Any], data: Any) -> FeedbackEvent:
 
 
 def _check(attributes: Mapping[str, Any]) -> None:
+    if "specversion" not in attributes:
+        # The package would take it for 1.0.
+        raise InvalidInputError("a CloudEvent 1.0", got="specversion: missing")
     typed = dict(attributes)
     try:
         if "time" in typed:

@@ -1,0 +1,71 @@
+"""Receipts: the same promises in a file of their own and in PostgreSQL."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from collector.receipts import ReceiptBook, open_receipts
+from collector.receipts.base import key_hash
+from tacit.config import load_settings
+from tacit.database import Database
+from tacit.errors import UnavailableError
+from tests.builders import event
+from tests.collector.conftest import Room
+
+
+@pytest.fixture
+def book(database: Database, tmp_path: Path) -> ReceiptBook:
+    return open_receipts(load_settings(home=tmp_path), database)
+
+
+def test_first_body_stands(book: ReceiptBook) -> None:
+    assert book.lookup(["shop/e-1"]) == {}
+    assert book.write({"shop/e-1": "a" * 32, "shop/e-2": "b" * 32}) == {
+        "shop/e-1": "a" * 32,
+        "shop/e-2": "b" * 32,
+    }
+    assert book.write({"shop/e-2": "c" * 32, "shop/e-3": "c" * 32}) == {
+        "shop/e-2": "b" * 32,
+        "shop/e-3": "c" * 32,
+    }
+    assert book.lookup(["shop/e-2", "shop/none", "shop/e-3"]) == {
+        "shop/e-2": "b" * 32,
+        "shop/e-3": "c" * 32,
+    }
+    assert book.lookup([]) == {}
+
+
+def test_screened_event_is_known_without_a_receipt(room: Room) -> None:
+    room.screen(event("e-1"))
+    book = room.ingestor.receipts
+    known = book.lookup(["helpdesk/e-1"])
+    assert book.prune(before_s=int(time.time()) + 10) == 1
+    assert book.lookup(["helpdesk/e-1"]) == known != {}
+    assert room.ingestor.accept([event("e-1")])[0].status == "duplicate"
+
+
+def test_only_old_receipts_are_pruned(book: ReceiptBook) -> None:
+    book.write({"shop/e-1": "a" * 32})
+    assert book.prune(before_s=int(time.time()) - 10) == 0
+    assert book.lookup(["shop/e-1"])
+
+
+def test_locked_file_is_unavailable(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.receipts.sqlite._LOCK_TIMEOUT_S", 0.05)
+    book = open_receipts(load_settings(home=tmp_path), sqlite_database)
+    rival = sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError, match=r"receipts\.db.*locked"):
+        book.write({"shop/e-1": "a" * 32})
+    rival.execute("ROLLBACK")
+    rival.close()
+    assert book.write({"shop/e-1": "a" * 32})
+    book.close()
+
+
+def test_key_hash_is_the_same_for_ever() -> None:
+    assert key_hash("shop/e-1") == "87b3d9ddd222613044fad2a23d8c63d5"
