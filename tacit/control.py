@@ -23,7 +23,7 @@ from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Digest, Release, short
 from tacit.database import Database
-from tacit.http import add_schemas, bearer_principal, install_error_handlers
+from tacit.http import ErrorAnswer, add_schemas, bearer_principal, install_error_handlers
 from tacit.keys import KeyStore, Scope
 from tacit.lineage import FeedbackLineage
 from tacit.overview import Overview
@@ -56,7 +56,12 @@ def create_control(settings: Settings) -> FastAPI:
             yield
         database.dispose()
 
-    app = FastAPI(title="Tacit", version=importlib.metadata.version("tacit"), lifespan=lifespan)
+    app = FastAPI(
+        title="Tacit",
+        version=importlib.metadata.version("tacit"),
+        lifespan=lifespan,
+        responses={"default": {"model": ErrorAnswer, "description": "Any error has this form."}},
+    )
     add_schemas(app, FEEDBACK_SCHEMAS)
     install_error_handlers(app)
     lineage = FeedbackLineage(policy, database, desk)
