@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 CHUNK = 500
 _WAIT_S = 0.25
 _RETRY_S = 1.0
+_STAND_BY_S = 1.0
 
 
 class Consumer:
@@ -54,9 +55,11 @@ class Consumer:
         self._interactions_topic = interactions_topic(settings)
         self._writer = FeedbackWriter(settings)
         self._purge = DeadLetterPurge(database, settings.collector)
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Screen what comes until ``stop`` is set; waits out a stream or database that is away."""
+        self._stop = stop
         while not stop.is_set():
             try:
                 self._step(wait_s=_WAIT_S)
@@ -98,6 +101,17 @@ class Consumer:
                 return len(records)
             except Overtaken:
                 logger.info("another consumer was faster on %s", topic)
+                self._stand_by(topic)
+                if self._stop.is_set():
+                    return 0
+
+    def _stand_by(self, topic: str) -> None:
+        """Leave the work to the faster consumer for as long as it moves the positions."""
+        now = self._positions(topic)
+        while not self._stop.wait(_STAND_BY_S):
+            before, now = now, self._positions(topic)
+            if now == before:
+                return
 
     def _commit(
         self, topic: str, positions: dict[int, int], records: Sequence[StreamRecord]
