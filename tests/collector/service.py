@@ -1,12 +1,14 @@
 """The whole control application on SQLite and an embedded stream, as a product meets it."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -23,6 +25,7 @@ from tacit.keys import KeyStore
 from tacit.principal import Scope
 from tacit.secrets_file import MasterSecret
 from tests.builders import event
+from tests.conftest import free_port
 
 
 def body(event_id: str = "e-1", **fields: Any) -> str:
@@ -143,3 +146,19 @@ def opened(settings: Settings, disk: Disk) -> Iterator[Service]:
         yield Service(settings, database, stream, consumer, app, http, keys, key, disk)
     stream.close()
     database.dispose()
+
+
+@contextmanager
+def served(service: Service) -> Iterator[str]:
+    """The application on a port of its own; its URL."""
+    port = free_port()
+    config = uvicorn.Config(service.app, port=port, log_level="error", ws="none", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
