@@ -55,6 +55,49 @@ def import_file(
     _report(tally, rejected_path(file))
 
 
+@app.command("mlflow")
+def import_traces(
+    experiment: Annotated[str, typer.Option(help="Name of the experiment with the traces.")],
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="By default the MLflow of the service.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="NAME=METRIC of an assessment; may be repeated."),
+    ] = None,
+    scale: Annotated[str | None, typer.Option(help="low:high of numbers.")] = None,
+    source: Source = "product",
+    policy: Policy = "default",
+    url: Url = None,
+    key: Key = None,
+    home: Home = None,
+) -> None:
+    """Import what people said about traces: feedback, expectations, rationales; again adds nothing.
+
+    Exit code 1 if some of it was rejected; a file names each with its reason.
+    """
+    from tacit.imports.mlflow_store import import_mlflow, rejected_path
+    from tacit.imports.traces import TraceRules, read_metrics, read_scale
+
+    rules = TraceRules(source, policy, read_metrics(metric or []), read_scale(scale))
+    remote = Remote.connect(url=url, key=key, home=home, key_name="product")
+    folder = _bookmarks(home)
+    tracking_uri = tracking_uri or load_settings(home=home).tracking_uri
+    columns = (TextColumn("  {task.description} {task.completed} traces"), BarColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        # How many traces there are, MLflow does not say.
+        bar = bars.add_task(experiment, total=None)
+        tally = import_mlflow(
+            experiment,
+            tracking_uri,
+            remote,
+            rules,
+            folder,
+            advance=lambda done: bars.update(bar, completed=done),
+        )
+    _report(tally, rejected_path(folder, experiment))
+
+
 def _bookmarks(home: Path | None) -> Path:
     return load_settings(home=home).home / "imports"
 

@@ -60,6 +60,7 @@ class Rejects:
         """Add drafts, each with the fields of its error."""
         if not drafts:
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             for draft, error in drafts:
                 row = {**draft.where, "error": error, "original": draft.original}
