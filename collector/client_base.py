@@ -76,7 +76,7 @@ class ClientBase(FeedbackCalls[R], Generic[R, T]):
         self._on_rejected = on_rejected
         self._http_options: dict[str, Any] = {
             "base_url": url,
-            "headers": {"Authorization": f"Bearer {_printable(api_key)}"},
+            "headers": _credentials(api_key),
             "timeout": timeout_s,
             "transport": transport,
         }
@@ -204,11 +204,11 @@ class ClientBase(FeedbackCalls[R], Generic[R, T]):
         return {"method": "POST", "url": TOKENS_PATH, "json": known}
 
 
-def _printable(api_key: str | None) -> str:
-    """The key, or that of the environment, without the line end a file may have put there."""
+def _credentials(api_key: str | None) -> dict[str, str]:
+    """Headers with the key, or that of the environment; none without, and the service says so."""
     key = (os.environ.get("TACIT_API_KEY", "") if api_key is None else api_key).strip()
     if not (key.isascii() and key.isprintable()):
         raise InvalidInputError(
             "an API key of printable ASCII characters", got=f"{len(key)} characters, some others"
         )
-    return key
+    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -63,7 +63,7 @@ class Spool:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._claim: Claim = claim_dead(folder) or claim_new(folder)
             self._file = SpoolFile(self._claim.path, fsync=fsync)
-            self._count()
+            self._with_rescue(self._count)
         self._adopt()
 
     def __str__(self) -> str:

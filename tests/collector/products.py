@@ -13,13 +13,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from openai.types.chat import ChatCompletion
 from prometheus_client import CollectorRegistry
-from sqlalchemy import select
 
 from collector.admission import Admission
 from collector.api import create_router
+from collector.ingest import feedback_topic
 from collector.intake import Intake
 from collector.metrics import IngestCounters
-from collector.tables import EventRow
 from collector.token_api import create_router as token_router
 from collector.tokens import FeedbackTokens
 from tacit.contracts import FeedbackEvent
@@ -77,11 +76,9 @@ def key_of(room: Room, name: str = "shop") -> str:
 
 
 def events_of(room: Room) -> list[FeedbackEvent]:
-    """What was sent, in order of screening."""
-    room.consumer.drain()
-    with room.database.reader() as session:
-        rows = session.scalars(select(EventRow).order_by(EventRow.sequence))
-        return [FeedbackEvent.model_validate_json(row.payload) for row in rows]
+    """What was acknowledged, in order."""
+    records = room.stream.read(feedback_topic(room.settings), {}, limit=99_999, timeout_s=0.0)
+    return [FeedbackEvent.model_validate_json(record.value) for record in records]
 
 
 class Flaky(httpx.BaseTransport):
