@@ -41,6 +41,7 @@ from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
 from tests.builders import event
 from tests.collector.conftest import MakeRoom, Room
+from tests.collector.service import Disk, body, opened
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -343,6 +344,31 @@ def test_ingest_counters_start_at_zero_and_count(watched: Watched) -> None:
     assert found[series(name, outcome="queued")] == 3
     assert found[series(name, outcome="conflict")] == 1
     assert found[series("tacit_feedback_rejected_total", reason="InvalidInputError")] == 2
+
+
+def test_what_the_feedback_api_answers_is_counted(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    with opened(load_settings(home=tmp_path), Disk()) as service:
+        lines = [body("e-1"), body("e-1"), body("e-1", subject_id="u-2"), "{"]
+        for content, kind in (
+            (body("e-1"), "application/json"),
+            ("\n".join(lines), "application/x-ndjson"),
+        ):
+            service.send(content, Content_Type=kind)
+        service.send(body("e-2"), key="nobody's")
+        service.screen()
+        found = samples(service.http.get("/metrics").text)
+    name = "tacit_feedback_events_total"
+    numbers = {"queued": 1, "duplicate": 2, "conflict": 1, "rejected": 1, "other": 0}
+    for outcome, number in numbers.items():
+        assert found[series(name, outcome=outcome)] == number
+    for reason in ("InvalidInputError", "NotAuthenticatedError"):
+        assert found[series("tacit_feedback_rejected_total", reason=reason)] == 1
+    for status in ("202", "207", "401"):
+        labels = {"route": "/v1/feedback", "method": "POST", "status": status}
+        assert found[series("tacit_http_requests_total", **labels)] == 1
+    assert found[series("tacit_stream_lag_records", topic="tacit.feedback", partition="0")] == 0
 
 
 def test_flood_of_made_up_values_adds_no_series(watched: Watched) -> None:
