@@ -33,6 +33,9 @@ class ScreenedEvent(Contract):
     interaction: InlineInteraction
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Trust weight; multiplies the example's loss."""
+    reward: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Of an outcome or a rating: how good the completion was, of which more is better whatever way
+    its metric counts. None of what says so in words or by another completion."""
     cluster: str
     """Near-duplicate cluster of the prompt; statistics treat a cluster as one draw."""
 
