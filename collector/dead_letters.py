@@ -49,18 +49,36 @@ def bury(
     logger.warning(
         "dead letter %s/%s@%s: %s", record.topic, record.partition, record.offset, reason
     )
+    payload = record.value[:MAX_PAYLOAD_BYTES]
+    partition = _free_partition(session, record, payload)
+    if partition is None:
+        return
     session.add(
         DeadLetterRow(
             topic=record.topic,
-            partition=record.partition,
+            partition=partition,
             offset=record.offset,
-            payload=record.value[:MAX_PAYLOAD_BYTES],
+            payload=payload,
             reason=reason,
             # PostgreSQL stores no NUL.
             detail=detail.replace("\x00", "\\0"),
             occurred_at=now,
         )
     )
+
+
+def _free_partition(session: Session, record: StreamRecord, payload: bytes) -> int | None:
+    """The partition to keep ``record`` under; None if it is kept already.
+
+    A topic that was deleted and made anew counts its offsets from 0 again: what stands at the same
+    place since before is another record, and the new one goes under a number below zero.
+    """
+    partition = record.partition
+    while kept := session.get(DeadLetterRow, (record.topic, partition, record.offset)):
+        if kept.payload == payload:
+            return None
+        partition = min(partition, 0) - 1
+    return partition
 
 
 class DeadLetterPurge:
