@@ -38,7 +38,8 @@ MAX_LETTERS = 1_000
 """Letters that one call replays or drops."""
 _CHUNK = 64
 """Letters in memory at once: each has up to a MiB."""
-_ID = re.compile(r"([A-Za-z0-9._-]{1,128}):([0-9]{1,10}):([0-9]{1,19})")
+# A partition below zero is one of a topic that was made anew; see ``bury``.
+_ID = re.compile(r"([A-Za-z0-9._-]{1,128}):(-?[0-9]{1,9}):([0-9]{1,18})")
 
 
 ReplayStatus = Literal["replayed", "already_replayed", "too_large", "unknown"]
@@ -218,10 +219,7 @@ def place_of(letter: str) -> Place:
     found = _ID.fullmatch(letter)
     if found is None:
         raise InvalidInputError("the id of a dead letter, topic:partition:offset", got=letter[:200])
-    topic, partition, offset = found[1], int(found[2]), int(found[3])
-    if partition >= 2**31 or offset >= 2**63:
-        raise InvalidInputError("a partition and an offset that a stream can have", got=letter)
-    return Place(topic, partition, offset)
+    return Place(found[1], int(found[2]), int(found[3]))
 
 
 def _letters(payload: SQLColumnExpression[bytes]) -> Select[Any]:

@@ -264,13 +264,39 @@ def test_running_consumer_purges(make: MakeRoom) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "t", "t:1", "t:1:", ":1:2", "t:-1:2", "t:1:2:3", "t:1:x", "t:²:1", f"t:0:{2**63}"]
+    "text",
+    [
+        "",
+        "t",
+        "t:1",
+        "t:1:",
+        ":1:2",
+        "t:--1:2",
+        "t:1:-2",
+        "t:1:2:3",
+        "t:1:x",
+        "t:²:1",
+        f"t:0:{2**63}",
+    ],
 )
 def test_bad_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         place_of(text)
 
 
-def test_id_names_its_place() -> None:
-    place = Place("tacit.feedback", 3, 17)
+@pytest.mark.parametrize("partition", [0, 3, -1])
+def test_id_names_its_place(partition: int) -> None:
+    place = Place("tacit.feedback", partition, 17)
     assert place_of(letter_id(place)) == place
+
+
+def test_letter_of_a_topic_made_anew_is_replayed_too(room: Room) -> None:
+    produce(room, b"old")
+    record = StreamRecord(feedback_topic(room.settings), 0, 0, "k", b"new")
+    with room.database.session() as session:
+        bury(session, record, reason="unparsable", detail="", now=MOMENT)
+    old, new = letters_of(room).page()
+    assert (old.payload, new.payload, new.place.partition) == (b"old", b"new", -1)
+    place = place_of(letter_id(new.place))
+    assert letters_of(room).replay([place]) == [(place, "replayed")]
+    assert room.consumer.drain() == 1
