@@ -43,3 +43,5 @@ def configure_logging(*, as_json: bool = False, level: int = logging.INFO) -> No
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "alembic", "urllib3", "mlflow", "ray"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # While a cluster is away it warns ten times a second; the errors it raises say the same.
+    logging.getLogger("kafka").setLevel(logging.ERROR)
