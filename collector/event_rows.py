@@ -11,7 +11,7 @@ from collector.arrival import Arrival, arrive
 from collector.join import Joined
 from collector.reasons import Reason
 from collector.screening import Judgement
-from collector.tables import IS_HELD, EventRow
+from collector.tables import IS_HELD, EventRow, among
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
 
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ def known_bodies(session: Session, keys: set[str]) -> dict[str, str]:
     """Digest of each known body. A dead letter is no answer: sent again, it is judged again."""
     rows = session.execute(
         select(EventRow.event_key, EventRow.body_digest, EventRow.status).where(
-            EventRow.event_key.in_(keys)
+            among(session, EventRow.event_key, keys)
         )
     ).all()
     dead = {row.event_key for row in rows if row.status == EventStatus.DEAD_LETTER}

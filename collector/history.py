@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from collector.arrival import Arrival
 from collector.pending import pending
 from collector.store import TRAINABLE_KINDS
-from collector.tables import EventRow
+from collector.tables import EventRow, among
 from tacit.contracts import EventStatus
 
 _LET_THROUGH = (EventStatus.ACCEPTED, EventStatus.HOLDOUT)
@@ -53,7 +53,7 @@ class History:
             self._read_clusters(session, clusters, cycle_start)
         if said:
             known = select(EventRow.said).where(
-                EventRow.said.in_(said), EventRow.status.in_(_LET_THROUGH)
+                among(session, EventRow.said, said), EventRow.status.in_(_LET_THROUGH)
             )
             self._said.update(key for key in session.scalars(known) if key is not None)
 
@@ -80,7 +80,7 @@ class History:
     ) -> None:
         ids = {a.event.subject_id for a in arrivals if a.subject in subjects}
         columns = (EventRow.source, EventRow.subject_id)
-        query = self._counts(columns, cycle_start).where(EventRow.subject_id.in_(ids))
+        query = self._counts(columns, cycle_start).where(among(session, EventRow.subject_id, ids))
         for source, subject_id, total, present, trained in session.execute(query):
             subject = f"{source}/{subject_id}"
             if subject in subjects:
@@ -91,7 +91,7 @@ class History:
     def _read_clusters(self, session: Session, clusters: set[str], cycle_start: int) -> None:
         query = self._counts((EventRow.cluster,), cycle_start)
         for cluster, total, present, _ in session.execute(
-            query.where(EventRow.cluster.in_(clusters))
+            query.where(among(session, EventRow.cluster, clusters))
         ):
             self.total_of_cluster[cluster] = total
             self.of_cluster[cluster] = present

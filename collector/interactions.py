@@ -12,7 +12,7 @@ from collector.parse import parse_interaction
 from collector.reasons import Reason
 from collector.redaction import redact_interaction
 from collector.streams import StreamRecord
-from collector.tables import InteractionRow
+from collector.tables import InteractionRow, among
 from tacit.contracts import Interaction
 from tacit.errors import InvalidInputError
 
@@ -75,7 +75,7 @@ def _read(record: StreamRecord) -> Recorded:
 def _payloads(session: Session, ids: set[str]) -> dict[str, str]:
     rows = session.execute(
         select(InteractionRow.interaction_id, InteractionRow.payload).where(
-            InteractionRow.interaction_id.in_(ids)
+            among(session, InteractionRow.interaction_id, ids)
         )
     )
     return {row.interaction_id: row.payload for row in rows}

@@ -3,7 +3,7 @@
 In: redacted events. Out: an Arrival, or why there is none yet, or why there never will be.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from collector.arrival import Arrival, arrive
 from collector.near_duplicates import ClusterIndex
 from collector.reasons import Reason
 from collector.screening import Judgement
-from collector.tables import InteractionRow
+from collector.tables import InteractionRow, among
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
 
 HELD = Judgement(EventStatus.HELD, Reason.AWAITING_INTERACTION, "its interaction has not come yet")
@@ -77,8 +77,10 @@ def with_clusters(
     ]
 
 
-def _by_id(session: Session, ids: Iterable[str]) -> dict[str, InteractionRow]:
-    rows = session.scalars(select(InteractionRow).where(InteractionRow.interaction_id.in_(ids)))
+def _by_id(session: Session, ids: Collection[str]) -> dict[str, InteractionRow]:
+    rows = session.scalars(
+        select(InteractionRow).where(among(session, InteractionRow.interaction_id, ids))
+    )
     return {row.interaction_id: row for row in rows}
 
 

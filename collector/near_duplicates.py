@@ -8,7 +8,6 @@ containment of documents"), bands of its values find the few worth comparing (Le
 Ullman, "Mining of Massive Datasets", section 3.4).
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,21 +18,21 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from collector.clusters import cluster_of_normalized
-from collector.tables import ClusterBandRow, ClusterRow
+from collector.tables import ClusterBandRow, ClusterRow, among
 
 MIN_WORDS = 4
 """Shorter prompts are clusters of their own: one letter may be all that tells them apart."""
 NUM_VALUES = 128
-_BANDS = [(5 * i, 5 * i + 5) for i in range(12)] + [(60 + 11 * i, 71 + 11 * i) for i in range(6)]
-"""Runs of values. Of prompts that share 0.7 of their triples 89 % meet in one of the short runs, at
-0.8 it is 99 %. The long ones are for products whose prompts share a long preamble: those meet in
-most short runs, and each run remembers no more than ``MAX_FIRSTS`` prompts."""
+_SHORT, _LONG = (8, 4), (4, 10)
+"""Number and length of runs of values. Of prompts that share 0.7 of their triples 89 % meet in one
+of the short runs, at 0.8 it is 98 %. The long ones are for products whose prompts share a long
+preamble: those meet in most short runs, and each run remembers only ``MAX_FIRSTS`` prompts."""
 MAX_FIRSTS = 16
-_MAX_TRIPLES = 256
+_MAX_TRIPLES = 128
 _SEED = 1
 _MAX_REMEMBERED = 20_000
-_QUERY = 2_000
 _MULTIPLIERS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], dtype=np.uint32)
+_ODD = np.random.default_rng(_SEED).integers(2**63, dtype=np.uint64, size=10) * 2 + 1
 _EMPTY = MinHash(num_perm=NUM_VALUES, seed=_SEED, scheme="affine32", hashfunc=int)
 
 
@@ -47,7 +46,8 @@ class Sketch(NamedTuple):
 
     def similarities(self, others: Sequence[NDArray[np.uint32]]) -> NDArray[np.float64]:
         """Estimated share of letter triples in common with each, 0 to 1; it errs by about 0.04."""
-        shares: NDArray[np.float64] = (np.stack(others) == self.values).mean(axis=1)
+        table = np.concatenate(others).reshape(len(others), NUM_VALUES)
+        shares: NDArray[np.float64] = np.count_nonzero(table == self.values, axis=1) / NUM_VALUES
         return shares
 
 
@@ -66,7 +66,7 @@ def sketch_of(plain: str) -> Sketch | None:
     )
     minhash.update_batch(_triples(plain).tolist())
     values: NDArray[np.uint32] = minhash.hashvalues.astype("<u4")
-    return Sketch(values, tuple(_band(values, start, end) for start, end in _BANDS))
+    return Sketch(values, tuple(_bands(values, _SHORT, 0) + _bands(values, _LONG, 32)))
 
 
 def _triples(plain: str) -> NDArray[np.uint32]:
@@ -76,14 +76,22 @@ def _triples(plain: str) -> NDArray[np.uint32]:
         letters[i : len(letters) - 2 + i] * _MULTIPLIERS[i] for i in range(len(_MULTIPLIERS))
     )
     mixed = (hashed ^ (hashed >> np.uint32(15))) * _MULTIPLIERS[0]
+    if len(mixed) > 4 * _MAX_TRIPLES:
+        # The smallest alone need to be sorted; so many that repetitions leave enough.
+        mixed = np.partition(mixed, 3 * _MAX_TRIPLES)[: 3 * _MAX_TRIPLES]
     distinct: NDArray[np.uint32] = np.unique(mixed)
     return distinct[:_MAX_TRIPLES]
 
 
-def _band(values: NDArray[np.uint32], start: int, end: int) -> int:
-    run = values[start:end].tobytes()
-    digest = hashlib.blake2b(run, digest_size=8, salt=bytes([start])).digest()
-    return int.from_bytes(digest, "big", signed=True)
+def _bands(values: NDArray[np.uint32], shape: tuple[int, int], start: int) -> list[int]:
+    """Hashes of ``shape[0]`` runs of ``shape[1]`` values each, salted with their place."""
+    number, length = shape
+    runs = values[start : start + number * length].reshape(shape).astype(np.uint64)
+    places = np.arange(start, start + number, dtype=np.uint64)
+    hashed = (runs + places[:, None]) @ _ODD[:length]
+    mixed = (hashed ^ (hashed >> np.uint64(29))) * _ODD[0]
+    bands: list[int] = (mixed ^ (mixed >> np.uint64(32))).view(np.int64).tolist()
+    return bands
 
 
 class ClusterIndex:
@@ -142,7 +150,7 @@ class _Book:
         )
         self._next = 0 if newest is None else newest + 1
         self._rows: list[dict[str, Any]] = []
-        self._band_rows: list[dict[str, Any]] = []
+        self._bands: list[tuple[int, int]] = []
 
     def place(self, sketch: Sketch, exact: str, similarity: float) -> str:
         """The cluster of the oldest first prompt that is similar, or ``exact`` as a new one."""
@@ -157,35 +165,36 @@ class _Book:
     def write(self, session: Session) -> None:
         """Insert what ``place`` began."""
         if self._rows:
-            session.execute(insert(ClusterRow), self._rows)
-        if self._band_rows:
-            session.execute(insert(ClusterBandRow), self._band_rows)
+            session.execute(insert(ClusterRow.__table__), self._rows)  # type: ignore[arg-type]
+        if self._bands:
+            rows = [
+                {"policy": self._policy, "band": band, "number": number}
+                for band, number in self._bands
+            ]
+            session.execute(insert(ClusterBandRow.__table__), rows)  # type: ignore[arg-type]
 
     def _begin(self, sketch: Sketch, cluster: str) -> None:
         number, self._next = self._next, self._next + 1
         self._firsts[number] = _First(number, cluster, sketch.values)
-        key = {"policy": self._policy, "number": number}
-        self._rows.append({**key, "cluster": cluster, "sketch": sketch.values.tobytes()})
+        row = {"policy": self._policy, "number": number, "cluster": cluster}
+        self._rows.append({**row, "sketch": sketch.values.tobytes()})
         for band in set(sketch.bands):
             numbers = self._numbers.setdefault(band, [])
             if len(numbers) < MAX_FIRSTS:
                 numbers.append(number)
-                self._band_rows.append({**key, "band": band})
+                self._bands.append((band, number))
 
 
 def _numbers(session: Session, policy: str, bands: Sequence[int]) -> Iterator[tuple[int, int]]:
-    for start in range(0, len(bands), _QUERY):
-        query = select(ClusterBandRow.band, ClusterBandRow.number).where(
-            ClusterBandRow.policy == policy,
-            ClusterBandRow.band.in_(bands[start : start + _QUERY]),
-        )
-        yield from ((row.band, row.number) for row in session.execute(query))
+    query = select(ClusterBandRow.band, ClusterBandRow.number).where(
+        ClusterBandRow.policy == policy, among(session, ClusterBandRow.band, bands)
+    )
+    yield from ((row.band, row.number) for row in session.execute(query))
 
 
 def _read(session: Session, policy: str, numbers: Sequence[int]) -> Iterator[_First]:
-    for start in range(0, len(numbers), _QUERY):
-        query = select(ClusterRow.number, ClusterRow.cluster, ClusterRow.sketch).where(
-            ClusterRow.policy == policy, ClusterRow.number.in_(numbers[start : start + _QUERY])
-        )
-        for number, cluster, sketch in session.execute(query):
-            yield _First(number, cluster, np.frombuffer(sketch, dtype="<u4"))
+    query = select(ClusterRow.number, ClusterRow.cluster, ClusterRow.sketch).where(
+        ClusterRow.policy == policy, among(session, ClusterRow.number, numbers)
+    )
+    for number, cluster, sketch in session.execute(query):
+        yield _First(number, cluster, np.frombuffer(sketch, dtype="<u4"))

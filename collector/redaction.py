@@ -51,11 +51,14 @@ def redact_interaction(interaction: _I) -> _I:
     """``interaction`` redacted. Token ids and logprobs go if the completion changed: the ids
     spell out what was taken from the text.
     """
-    prompt = tuple(
-        message.model_copy(update={"content": redact_text(message.content)})
-        for message in interaction.prompt
-    )
+    contents = [redact_text(message.content) for message in interaction.prompt]
     completion = redact_text(interaction.completion)
+    if completion == interaction.completion and contents == [m.content for m in interaction.prompt]:
+        return interaction
+    prompt = tuple(
+        message.model_copy(update={"content": content})
+        for message, content in zip(interaction.prompt, contents, strict=True)
+    )
     update: dict[str, object] = {"prompt": prompt, "completion": completion}
     if completion != interaction.completion:
         update |= {"completion_ids": None, "logprobs": None}
@@ -64,13 +67,16 @@ def redact_interaction(interaction: _I) -> _I:
 
 def redact_event(event: FeedbackEvent) -> FeedbackEvent:
     """``event`` redacted, its inline interaction too."""
+    update: dict[str, object] = {}
+    if (feedback := _redact_feedback(event.feedback)) != event.feedback:
+        update["feedback"] = feedback
     inline = event.interaction
-    update: dict[str, object] = {"feedback": _redact_feedback(event.feedback)}
-    if inline is not None:
-        update["interaction"] = redact_interaction(inline)
-    if event.tags:
-        update["tags"] = {k: redact_text(v)[:_MAX_TAG] for k, v in event.tags.items()}
-    return event.model_copy(update=update)
+    if inline is not None and (redacted := redact_interaction(inline)) is not inline:
+        update["interaction"] = redacted
+    tags = {name: redact_text(value)[:_MAX_TAG] for name, value in event.tags.items()}
+    if tags != event.tags:
+        update["tags"] = tags
+    return event.model_copy(update=update) if update else event
 
 
 def _redact_feedback(feedback: Feedback) -> Feedback:

@@ -1,12 +1,26 @@
 """Tables of the collector: receipts, events, clusters, interactions, positions, dead letters."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Index, LargeBinary, String, Text, literal_column, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    any_,
+    cast,
+    func,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 
 from tacit.database import Base
 
@@ -175,6 +189,16 @@ class ScreeningCounterRow(Base):
     reason: Mapped[str] = mapped_column(String(64), primary_key=True)
     """Machine-readable; empty where the status needs none."""
     num_events: Mapped[int] = mapped_column(BigInteger)
+
+
+def among(
+    session: Session, column: InstrumentedAttribute[Any], values: Collection[str | int]
+) -> ColumnElement[bool]:
+    """``column IN values`` as one parameter: cheap however many there are, and never too many."""
+    if session.get_bind().dialect.name == "postgresql":
+        return column == any_(cast(list(values), postgresql.ARRAY(column.type)))
+    each = func.json_each(json.dumps(list(values))).table_valued("value")
+    return column.in_(select(each.c.value))
 
 
 def insert_missing(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:

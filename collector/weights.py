@@ -10,16 +10,15 @@ and never nothing, and the sum over all batches stays below 1.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from collector.tables import EventRow
+from collector.tables import EventRow, among
 from tacit.contracts import EventStatus
 
 CYCLE_SHARE = 0.95
-_QUERY = 500
 
 
 def whole_interactions(rows: Sequence[EventRow], *, limit: int) -> list[EventRow]:
@@ -51,22 +50,18 @@ def weigh(session: Session, rows: Sequence[EventRow]) -> None:
             row.weight = row.trust * share
 
 
-def _spent(session: Session, abouts: Iterable[str]) -> dict[str, float]:
+def _spent(session: Session, abouts: Collection[str]) -> dict[str, float]:
     """Weight that batches have given to reports on each interaction."""
-    keys = sorted(abouts)
-    spent: dict[str, float] = {}
-    for start in range(0, len(keys), _QUERY):
-        query = (
-            select(EventRow.about, func.sum(EventRow.weight))
-            .where(
-                EventRow.about.in_(keys[start : start + _QUERY]),
-                EventRow.status == EventStatus.ACCEPTED,
-                EventRow.batch_id.is_not(None),
-            )
-            .group_by(EventRow.about)
+    query = (
+        select(EventRow.about, func.sum(EventRow.weight))
+        .where(
+            among(session, EventRow.about, abouts),
+            EventRow.status == EventStatus.ACCEPTED,
+            EventRow.batch_id.is_not(None),
         )
-        spent.update((about or "", weight) for about, weight in session.execute(query))
-    return spent
+        .group_by(EventRow.about)
+    )
+    return {about or "": weight for about, weight in session.execute(query)}
 
 
 def _key(row: EventRow) -> str:
