@@ -349,7 +349,8 @@ def test_ingest_counters_start_at_zero_and_count(watched: Watched) -> None:
 def test_what_the_feedback_api_answers_is_counted(
     tmp_path: Path, sqlite_database: Database
 ) -> None:
-    with opened(load_settings(home=tmp_path), Disk()) as service:
+    overrides = ["collector.screening.holdout_share=0"]
+    with opened(load_settings(home=tmp_path, overrides=overrides), Disk()) as service:
         lines = [body("e-1"), body("e-1"), body("e-1", subject_id="u-2"), "{"]
         for content, kind in (
             (body("e-1"), "application/json"),
@@ -369,6 +370,8 @@ def test_what_the_feedback_api_answers_is_counted(
         labels = {"route": "/v1/feedback", "method": "POST", "status": status}
         assert found[series("tacit_http_requests_total", **labels)] == 1
     assert found[series("tacit_stream_lag_records", topic="tacit.feedback", partition="0")] == 0
+    judged = {"policy": "default", "status": "accepted", "reason": ""}
+    assert found[series("tacit_screening_total", **judged)] == 1
 
 
 def test_flood_of_made_up_values_adds_no_series(watched: Watched) -> None:
