@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from collector.dead_letters import Place
-from collector.replay import MAX_LETTERS, DeadLetters, Letter, letter_id, place_of
+from collector.dead_letters import Place, letter_id, place_of
+from collector.replay import MAX_LETTERS, DeadLetters, Letter
 from tacit.contracts import utc_now
 from tacit.contracts.base import Name, UtcDatetime
 from tacit.errors import InvalidInputError, NotAllowedError

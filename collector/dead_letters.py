@@ -6,6 +6,7 @@ as they came: nothing is redacted, since what does not parse cannot be.
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from collector.streams import StreamRecord
 from collector.tables import DeadLetterRow
 from tacit.config import CollectorSettings
 from tacit.database import Database
+from tacit.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 """Of a larger record the beginning is kept; it can be looked at, but not replayed as it is."""
 PURGE_EVERY = timedelta(seconds=10)
 _PURGE_CHUNK = 1_000
+# A partition below zero is one of a topic that was made anew; see ``bury``.
+_ID = re.compile(r"([A-Za-z0-9._-]{1,128}):(-?[0-9]{1,9}):([0-9]{1,18})")
 
 PLACE = (DeadLetterRow.topic, DeadLetterRow.partition, DeadLetterRow.offset)
 """Columns of the primary key. Within a partition their order is the order of age."""
@@ -36,6 +40,19 @@ class Place(NamedTuple):
     topic: str
     partition: int
     offset: int
+
+
+def letter_id(place: Place) -> str:
+    """``topic:partition:offset``, which needs no escaping in a URL."""
+    return f"{place.topic}:{place.partition}:{place.offset}"
+
+
+def place_of(letter: str) -> Place:
+    """The place a letter's id names. Raises InvalidInputError."""
+    found = _ID.fullmatch(letter)
+    if found is None:
+        raise InvalidInputError("the id of a dead letter, topic:partition:offset", got=letter[:200])
+    return Place(found[1], int(found[2]), int(found[3]))
 
 
 def bury(

@@ -7,7 +7,6 @@ append and the mark leaves a letter that is replayed once more, and the consumer
 record by its key.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -23,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from collector.dead_letters import MAX_PAYLOAD_BYTES, PLACE, Place
+from collector.dead_letters import MAX_PAYLOAD_BYTES, PLACE, Place, letter_id
 from collector.ingest import interactions_topic
 from collector.parse import parse_event, parse_interaction
 from collector.reasons import Reason
@@ -38,8 +37,6 @@ MAX_LETTERS = 1_000
 """Letters that one call replays or drops."""
 _CHUNK = 64
 """Letters in memory at once: each has up to a MiB."""
-# A partition below zero is one of a topic that was made anew; see ``bury``.
-_ID = re.compile(r"([A-Za-z0-9._-]{1,128}):(-?[0-9]{1,9}):([0-9]{1,18})")
 
 
 ReplayStatus = Literal["replayed", "already_replayed", "too_large", "unknown"]
@@ -207,19 +204,6 @@ class DeadLetters:
             return f"{event.source}/{event.subject_id}"
         except InvalidInputError:
             return letter_id(place)
-
-
-def letter_id(place: Place) -> str:
-    """``topic:partition:offset``, which needs no escaping in a URL."""
-    return f"{place.topic}:{place.partition}:{place.offset}"
-
-
-def place_of(letter: str) -> Place:
-    """The place a letter's id names. Raises InvalidInputError."""
-    found = _ID.fullmatch(letter)
-    if found is None:
-        raise InvalidInputError("the id of a dead letter, topic:partition:offset", got=letter[:200])
-    return Place(found[1], int(found[2]), int(found[3]))
 
 
 def _letters(payload: SQLColumnExpression[bytes]) -> Select[Any]:

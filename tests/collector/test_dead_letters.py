@@ -8,9 +8,16 @@ import pytest
 from sqlalchemy import select
 
 from collector.consume import Consumer
-from collector.dead_letters import MAX_PAYLOAD_BYTES, DeadLetterPurge, Place, bury
+from collector.dead_letters import (
+    MAX_PAYLOAD_BYTES,
+    DeadLetterPurge,
+    Place,
+    bury,
+    letter_id,
+    place_of,
+)
 from collector.ingest import feedback_topic, interactions_topic
-from collector.replay import DeadLetters, letter_id, place_of
+from collector.replay import DeadLetters
 from collector.streams import StreamRecord
 from collector.tables import DeadLetterRow
 from tacit.config import CollectorSettings, load_settings
