@@ -3,6 +3,7 @@
 In: events from any thread. Out: what :mod:`collector.courier` says, done with httpx.
 """
 
+import encodings.idna  # noqa: F401  the first look-up of a host imports it: see Outbox
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ class Outbox:
 
     A forked child gets a queue and a connection of its own: the events that wait are its
     parent's, who sends them, and a connection that two processes write to is of use to neither.
+    Nothing may be imported by the thread itself: a fork in that moment leaves the import locked in
+    the child for ever.
     """
 
     def __init__(

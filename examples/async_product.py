@@ -15,9 +15,11 @@ KEY = os.environ["TACIT_API_KEY"]
 
 async def main() -> None:
     """Ask, stream the answer, and say what the user thought of it."""
-    policy = AsyncOpenAI(base_url="http://127.0.0.1:8001/v1", api_key=KEY)
     url = "http://127.0.0.1:8000"
-    async with AsyncTacitClient(url, api_key=KEY, source="product", spool="spool") as tacit:
+    async with (
+        AsyncOpenAI(base_url="http://127.0.0.1:8001/v1", api_key=KEY) as policy,
+        AsyncTacitClient(url, api_key=KEY, source="product", spool="spool") as tacit,
+    ):
         question = [{"role": "user", "content": "i was charged twice for the same order"}]
         stream = await policy.chat.completions.create(
             model="default", messages=question, user="u-1", temperature=0, stream=True

@@ -214,6 +214,29 @@ def test_fork_in_the_middle_of_sending_in_memory(service: Service) -> None:
     assert sorted(service.taken) == sorted([*expected, *(f"child-{i}" for i in range(8))])
 
 
+def test_sending_thread_imports_nothing(service: Service) -> None:
+    """An import that is under way as the process forks stays locked in the child for ever."""
+    code = """
+    import sys
+    from collector.client import TacitClient
+    tacit = TacitClient(sys.argv[1], source="helpdesk", subject_id="u-1", compress=True)
+    known = set(sys.modules)
+    tacit.outcome("c-1", True)
+    tacit.flush()
+    sys.exit(" ".join(sorted(set(sys.modules) - known)) or 0)
+    """
+    url = service.url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), url],
+        env={**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(service.taken) == 1
+
+
 def test_client_of_asyncio_at_the_end_of_its_loop(service: Service, tmp_path: Path) -> None:
     """A client that was never closed: what is on disk goes with the next, and the log says so."""
     code = """
