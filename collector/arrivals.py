@@ -204,10 +204,7 @@ class FeedbackWriter:
         """What becomes of one event. ``is_new``: it takes a place if it is held."""
         arrival, judgement = joined.arrival, joined.judgement
         if arrival is not None:
-            judgement = self._await_quorum(arrival)
-            if judgement is None:
-                self._release(session, arrival)
-                return self._judge(arrival)
+            judgement = self._await_quorum(session, arrival) or self._judge(arrival)
         assert judgement is not None
         if judgement.status != EventStatus.HELD:
             return judgement
@@ -217,14 +214,19 @@ class FeedbackWriter:
             self._quorum.count(arrival, waits=True)
         return judgement
 
-    def _await_quorum(self, arrival: Arrival) -> Judgement | None:
+    def _await_quorum(self, session: Session, arrival: Arrival) -> Judgement | None:
         """Held or refused where a quorum is asked for; None if the event is to be judged."""
         if self._quorum.claim_of(arrival) is None:
             return None
         refusal = self._screener.refusal(arrival)
-        missing = self._quorum.missing(arrival)
-        if refusal is not None or missing <= 0:
+        if refusal is not None:
             return refusal
+        missing = self._quorum.missing(arrival)
+        if self._quorum.may_complete(arrival):
+            self._quorum.count(arrival, waits=False)
+            self._release(session, arrival)
+        if missing <= 0:
+            return None
         detail = f"{missing} more subjects must teach the same"
         return Judgement(
             EventStatus.HELD, Reason.AWAITING_QUORUM, detail, self._screener.trust(arrival)
@@ -238,16 +240,18 @@ class FeedbackWriter:
 
     def _release(self, session: Session, arrival: Arrival) -> None:
         """Judge what waited for the quorum that ``arrival`` completes."""
-        if not self._quorum.is_waited_for(arrival):
-            return
         insert_rows(session, self._rows)
         self._rows = []
-        rows = self._quorum.release(session, arrival)
-        waited = [arrival_of(row) for row in rows]
-        self._screener.prepare(session, waited)
-        for row, each in zip(rows, waited, strict=True):
-            joined = Joined(each.event, each.interaction_id, each, None)
-            update_rows(session, [(row.event_key, self._judged(joined, self._judge(each)))])
+        waited = [
+            (row.event_key, arrival_of(row)) for row in self._quorum.release(session, arrival)
+        ]
+        self._screener.prepare(session, [each for _, each in waited])
+        for event_key, each in waited:
+            if self._quorum.missing(each) <= 0:
+                joined = Joined(each.event, each.interaction_id, each, None)
+                update_rows(session, [(event_key, self._judged(joined, self._judge(each)))])
+            else:
+                self._quorum.count(each, waits=True)
 
     def _judged(self, joined: Joined, judgement: Judgement) -> Row:
         self._counts.add(judgement.status, judgement.reason)

@@ -85,12 +85,17 @@ class Quorum:
             if waits:
                 self._waited_for.add(claim)
 
-    def is_waited_for(self, arrival: Arrival) -> bool:
-        """Whether events are held that claim what ``arrival`` claims."""
-        return self.claim_of(arrival) in self._waited_for
+    def may_complete(self, arrival: Arrival) -> bool:
+        """Whether ``arrival`` may be the one that others who claim the same wait for."""
+        claim = self.claim_of(arrival)
+        if claim is None or claim not in self._waited_for:
+            return False
+        number = len(self._subjects[claim] | {arrival.subject})
+        # Rules may ask for different numbers: the largest need not be reached for some to go.
+        return self.missing(arrival) <= 0 or number in {r.min_subjects for r in self._rules}
 
     def release(self, session: Session, arrival: Arrival) -> list[EventRow]:
-        """The events that are held and claim what ``arrival`` claims, in order."""
+        """The events that are held and claim what ``arrival``, which counts, claims; in order."""
         claim = self.claim_of(arrival)
         if claim is None:
             return []
