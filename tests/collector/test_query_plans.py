@@ -1,0 +1,86 @@
+"""Screening reads the events table through indices alone, so that it stays as fast as it grows."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import event as sql_event
+
+from collector.consume import Consumer
+from tacit.contracts import utc_now
+from tests.builders import event, interaction, recorded, user
+from tests.collector.conftest import MakeRoom, Room
+from tests.collector.test_consume import about, record
+
+GROWING = ("events", "interactions", "clusters", "cluster_bands")
+
+
+def statements_of(room: Room, do: Any) -> dict[str, Any]:
+    """SELECT, UPDATE and DELETE statements that ``do`` runs, with parameters of one run."""
+    kept: dict[str, Any] = {}
+
+    def keep(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            kept[statement] = parameters
+
+    sql_event.listen(room.database.engine, "before_cursor_execute", keep)
+    do()
+    sql_event.remove(room.database.engine, "before_cursor_execute", keep)
+    return kept
+
+
+def scanned(room: Room, statement: str, parameters: Any) -> list[str]:
+    """Lines of the plan that read a growing table from end to end."""
+    one = parameters[0] if isinstance(parameters, list) else parameters
+    with room.database.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", one)
+        lines = [str(row[3]) for row in plan]
+    return [
+        line
+        for line in lines
+        if line.startswith("SCAN")
+        and line.split()[1] in GROWING
+        # The newest of an index in order, of which one row is read.
+        and not ("LIMIT" in statement and "USING" in line and "_trained" in line)
+    ]
+
+
+def fill(room: Room) -> None:
+    """Something of every kind, so that every rule has something to look up."""
+    events = [
+        event(
+            f"e-{n}",
+            subject_id=f"u-{n}",
+            interaction=interaction(f"my parcel of last week is lost {chr(97 + n)}"),
+            tags={"kind": "fact"} if n % 2 else {},
+        )
+        for n in range(12)
+    ]
+    record(room, recorded("i-1", prompt=user("hello")), recorded("i-2", episode_id="p-1"))
+    room.screen(*events, about("e-20"), about("e-21", "i-9"), event("e-22", episode_id="p-2"))
+    with room.database.session() as session:
+        taken = room.store.take(session, "default", limit=3)
+        room.store.assign(session, [e.event_key for e in taken], batch_id="b-1")
+
+
+def work(room: Room) -> None:
+    """What the consumer does all day, and what the loop asks of the store."""
+    later = utc_now() + timedelta(days=40)
+    room.ingestor.accept([event("e-40", subject_id="u-40"), about("e-41", "i-1")])
+    record(room, recorded("i-9", prompt=user("hello again")), recorded("i-10", episode_id="p-2"))
+    Consumer(room.database, room.stream, room.settings, clock=lambda: later).drain()
+    room.store.count_trainable("default")
+    with room.database.session() as session:
+        room.store.take(session, "default", limit=4)
+
+
+def test_no_query_of_screening_scans_a_table_that_grows(make: MakeRoom) -> None:
+    room = make(quorum=({"tag": "kind", "min_subjects": 3},), holdout_share=0.2)
+    fill(room)
+    statements = statements_of(room, lambda: work(room))
+    assert len(statements) > 15
+    scans = {s: lines for s, p in statements.items() if (lines := scanned(room, s, p))}
+    assert scans == {}
+
+
+def test_the_check_sees_a_scan(make: MakeRoom) -> None:
+    assert scanned(make(), "SELECT * FROM events WHERE detail = 'x'", ())
