@@ -178,6 +178,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     403: _error("The key may not send this."),
     409: _error("Another body was sent under this event_id."),
     413: _error("More bytes or events than the limits allow."),
+    415: _error("A Content-Encoding other than gzip."),
     422: _error("Not a feedback event."),
     429: _error("More events than the key may send; Retry-After says when to try again."),
     503: _error("Storage refuses for now; nothing was taken. Retry-After says when to try again."),

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from collector.cloud_events import binary_attributes, parse_binary, parse_structured
 from collector.parse import parse_event
 from tacit.contracts import FeedbackEvent
-from tacit.errors import InvalidInputError, TooLargeError
+from tacit.errors import InvalidInputError, TooLargeError, UnsupportedMediaTypeError
 
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -34,11 +34,12 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
     """The body, unpacked if it came with ``Content-Encoding: gzip``.
 
     Raises TooLargeError as soon as ``limit_bytes`` is passed, packed or unpacked, not when all of
-    it came; InvalidInputError for another encoding or a body that is not what it says.
+    it came; UnsupportedMediaTypeError for another encoding; InvalidInputError for a body that is
+    not what it says.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
-        raise InvalidInputError("Content-Encoding gzip or none", got=encoding)
+        raise UnsupportedMediaTypeError("Content-Encoding gzip or none", got=encoding)
     if int(_length(request)) > limit_bytes:
         raise _too_large(limit_bytes)
     chunks: list[bytes] = []

@@ -26,7 +26,7 @@ from collector.streams import Stream
 from tacit.config import Settings
 from tacit.contracts import FeedbackEvent
 from tacit.database import Database
-from tacit.errors import TacitError, UnavailableError
+from tacit.errors import TooLargeError, UnavailableError
 
 _MAX_GROUP = 4_000
 """Events that go through together; more would make the first of them wait for the last."""
@@ -119,13 +119,23 @@ class Ingestor:
         while group := self._take():
             try:
                 outcomes = self._accept([event for asked in group for event in asked.events])
-            except TacitError as error:
+            except UnavailableError as error:
                 _answer_all(group, error)
             except Exception as error:
                 # The edge of a thread: were it to end, every later request would wait for ever.
-                _answer_all(group, error)
+                self._accept_one_by_one(group, error)
             else:
                 _hand_out(group, outcomes)
+
+    def _accept_one_by_one(self, group: Sequence[_Asked], error: Exception) -> None:
+        # What is wrong with one request must not be the answer to its neighbours.
+        for asked in group:
+            try:
+                if len(group) == 1:
+                    raise error
+                asked.answer(self._accept(asked.events))
+            except Exception as own:
+                asked.answer(own)
 
     def _take(self) -> list[_Asked]:
         with self._changed:
@@ -153,9 +163,18 @@ class Ingestor:
 
 
 def prepare(event: FeedbackEvent, settings: Settings) -> Prepared:
-    """``event`` as it goes into the stream. Raises InvalidInputError if it may not."""
+    """``event`` as it goes into the stream.
+
+    Raises InvalidInputError or TooLargeError if it may not.
+    """
     require_admissible(event, settings)
     body, digest = body_of(event)
+    if len(body) > settings.collector.max_event_bytes:
+        raise TooLargeError(
+            f"an event of at most {settings.collector.max_event_bytes} bytes",
+            got=f"{len(body)} bytes",
+            mend="Send a shorter conversation, or raise collector.max_event_bytes.",
+        )
     stream_key = f"{event.source}/{event.subject_id}"
     return Prepared(event.event_id, event.event_key, stream_key, body, body_hash(digest))
 

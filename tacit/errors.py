@@ -79,6 +79,12 @@ class TooLargeError(TacitError, ValueError):
     status = 413
 
 
+class UnsupportedMediaTypeError(TacitError, ValueError):
+    """A body in a form or an encoding that is not understood."""
+
+    status = 415
+
+
 class NotAuthenticatedError(TacitError, PermissionError):
     """No key or token, or one that is unknown, altered, revoked or past its end."""
 

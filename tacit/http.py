@@ -128,6 +128,9 @@ def _on_request_validation(_request: Request, error: Exception) -> JSONResponse:
 
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # So the framework answers a body that is not even JSON; one that is gets 422 here too.
+        return error_response(InvalidInputError("a body that is JSON", got=str(error.detail)))
     fields = {
         "type": HTTPStatus(error.status_code).phrase.replace(" ", ""),
         "expected": "a path and method of this API",

@@ -15,7 +15,11 @@ from tacit.database import Database
 # One statement whatever the number of keys.
 _AMONG = "IN (SELECT json_array_elements_text(CAST(:keys AS json)))"
 _LOOKUP = text(f"SELECT key_hash, body_hash FROM receipts WHERE key_hash {_AMONG}")
-_SCREENED = text(f"SELECT event_key, body_digest FROM events WHERE event_key {_AMONG}")
+# A dead letter is no answer: sent again, it is judged again.
+_SCREENED = text(
+    f"SELECT event_key, body_digest FROM events WHERE event_key {_AMONG} "
+    "AND status <> 'dead_letter'"
+)
 _INSERT = text(
     "INSERT INTO receipts SELECT key, value, :now_s FROM json_each_text(CAST(:rows AS json)) "
     "ON CONFLICT DO NOTHING"

@@ -26,8 +26,10 @@ CREATE TABLE IF NOT EXISTS receipts (
 _LOOKUP = (
     "SELECT key_hash, body_hash FROM receipts WHERE key_hash IN (SELECT value FROM json_each(?))"
 )
+# A dead letter is no answer: sent again, it is judged again.
 _SCREENED = (
-    "SELECT event_key, body_digest FROM events WHERE event_key IN (SELECT value FROM json_each(?))"
+    "SELECT event_key, body_digest FROM events "
+    "WHERE event_key IN (SELECT value FROM json_each(?)) AND status <> 'dead_letter'"
 )
 _INSERT = "INSERT INTO receipts VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _PRUNE = "DELETE FROM receipts WHERE received_at_s < ?"

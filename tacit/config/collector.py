@@ -160,6 +160,8 @@ class CollectorSettings(Section):
     """How long the embedded stream keeps what is screened, as it was sent and unredacted."""
     max_events_per_request: Count = 1_000
     max_request_bytes: Count = 5 * 1024 * 1024
+    max_event_bytes: Count = 1_000_000
+    """One event, as JSON without white space. Kafka's ``max_record_bytes`` must allow it."""
     metrics: dict[Name, Annotated[MetricSettings, BeforeValidator(_metric_of_type)]] = {
         "resolved": MetricSettings(type="bool")
     }
@@ -188,6 +190,15 @@ class CollectorSettings(Section):
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_at_commas)] = ()
     """Web origins whose pages may send feedback, such as https://shop.example; ``*`` for all."""
     screening: ScreeningSettings = ScreeningSettings()
+
+    @model_validator(mode="after")
+    def _events_fit_records(self) -> "CollectorSettings":
+        if self.stream == "kafka" and self.max_event_bytes > self.kafka.max_record_bytes:
+            raise ValueError(
+                f"expected max_event_bytes <= kafka.max_record_bytes; got {self.max_event_bytes} "
+                f"> {self.kafka.max_record_bytes}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _token_life_fits(self) -> "CollectorSettings":

@@ -10,6 +10,10 @@ PolicyVersion = Annotated[str, StringConstraints(max_length=200)]
 """``policy@digest12`` as serving answers it in ``model``."""
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+"""Place of a token in a vocabulary."""
+
+
 class Message(Part):
     """One chat message."""
 
@@ -32,7 +36,7 @@ class InlineInteraction(Part):
     prompt: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1_000)]
     completion: Text
     policy_version: PolicyVersion | None = None
-    completion_ids: tuple[int, ...] | None = None
+    completion_ids: tuple[TokenId, ...] | None = None
     """Token ids of the completion, as many as ``logprobs``."""
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each completion token under the policy that sampled it."""

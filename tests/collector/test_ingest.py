@@ -17,7 +17,7 @@ from collector.streams.embedded import EmbeddedStream
 from tacit.config import Settings, load_settings
 from tacit.contracts import Correction
 from tacit.database import Database
-from tacit.errors import UnavailableError
+from tacit.errors import TooLargeError, UnavailableError
 from tests.builders import event
 
 
@@ -185,7 +185,7 @@ from collector.ingest import Ingestor, feedback_topic
 from collector.streams.embedded import EmbeddedStream
 from tacit.config import load_settings
 from tacit.database import Database
-from tacit.errors import UnavailableError
+from tacit.errors import TooLargeError, UnavailableError
 from tests.builders import event
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -234,3 +234,42 @@ def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     lines = run.stdout.splitlines()
     assert lines[0].startswith("refused: ")
     assert lines[1:] == ["lost 0 acknowledged True"]
+
+
+def test_request_that_cannot_be_taken_harms_no_neighbour(
+    sqlite_database: Database, gate: Gate, settings: Settings
+) -> None:
+    def refuse_large(topic: str, records: Sequence[tuple[str, bytes]]) -> None:
+        gate.entered.set()
+        assert gate.open.wait(10)
+        if any(b"e-large" in value for _, value in records):
+            raise TooLargeError("a smaller record")
+        gate._stream.append(topic, records)
+
+    gate.append = refuse_large  # type: ignore[method-assign]
+    ingestor = Ingestor(sqlite_database, gate, settings)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ingestor.accept, [event("e-first")])
+        assert gate.entered.wait(10)
+        small = pool.submit(ingestor.accept, [event("e-small")])
+        large = pool.submit(ingestor.accept, [event("e-large")])
+        while len(ingestor._waiting) < 2:
+            pass
+        gate.open.set()
+        assert first.result(10)[0].status == small.result(10)[0].status == "queued"
+        with pytest.raises(TooLargeError):
+            large.result(10)
+    ingestor.close()
+
+
+def test_event_larger_than_a_record_is_refused_by_itself(
+    sqlite_database: Database, gate: Gate, tmp_path: Path
+) -> None:
+    settings = load_settings(home=tmp_path, collector={"max_event_bytes": 2_000})
+    ingestor = Ingestor(sqlite_database, gate, settings)
+    gate.open.set()
+    large = event("e-1", feedback=Correction(completion="x" * 2_000))
+    with pytest.raises(TooLargeError, match="at most 2000 bytes"):
+        ingestor.accept([large])
+    assert gate.appends == []
+    ingestor.close()

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from collector.ingest import feedback_topic
 from collector.receipts import ReceiptBook, open_receipts
 from collector.receipts.base import key_hash
 from tacit.config import load_settings
+from tacit.contracts import Outcome
 from tacit.database import Database
 from tacit.errors import UnavailableError
 from tests.builders import event
-from tests.collector.conftest import Room
+from tests.collector.conftest import MakeRoom, Room
 
 
 @pytest.fixture
@@ -69,3 +71,16 @@ def test_locked_file_is_unavailable(
 
 def test_key_hash_is_the_same_for_ever() -> None:
     assert key_hash("shop/e-1") == "87b3d9ddd222613044fad2a23d8c63d5"
+
+
+def test_dead_letter_is_no_answer(make: MakeRoom) -> None:
+    """A metric that was not declared then is declared now, and the product sends again."""
+    before, after = make(metrics={}), make(metrics={"resolved": "bool"})
+    sent = event("e-1", feedback=Outcome(metric="resolved", value=True))
+    topic = feedback_topic(before.settings)
+    before.stream.append(topic, [("u", sent.model_dump_json().encode())])
+    before.consumer.drain()
+    assert before.became("e-1") == ("dead_letter", "inadmissible")
+    assert after.ingestor.accept([sent])[0].status == "queued"
+    after.consumer.drain()
+    assert after.became("e-1")[0] == "accepted"
