@@ -60,6 +60,7 @@ class FeedbackCalls(ABC, Generic[R]):
         self.source = source
         self.policy = policy
         self.subject_id = subject_id
+        _warm_up()
 
     @abstractmethod
     def send(self, event: FeedbackEvent) -> R:
@@ -138,3 +139,21 @@ def _checked(kind: type[P], fields: Mapping[str, Any]) -> P:
         return kind(**fields)
     except ValidationError as error:
         raise InvalidInputError.of_fields(error.errors(), what=f"a {kind.__name__}") from error
+
+
+def _warm_up() -> None:
+    """Build and write one event, in the thread that makes the client.
+
+    Pydantic completes itself at first use. A fork while another thread is doing that leaves it half
+    done in the child, who then hangs at its first event.
+    """
+    outcome = Outcome(metric="resolved", value=True)
+    FeedbackEvent(
+        event_id="none",
+        policy="none",
+        source="none",
+        subject_id="none",
+        occurred_at=utc_now(),
+        feedback=outcome,
+        interaction_id="none",
+    ).model_dump_json()
