@@ -113,7 +113,7 @@ class KafkaStream:
     def close(self) -> None:
         """See Stream."""
         self._closed = True
-        with self._producing.opening():
+        with self._producing.lock:
             producer, self._producer = self._producer, None
         if producer is not None:
             self._close_producer(producer)
@@ -122,7 +122,7 @@ class KafkaStream:
         with self._reading:
             for topic in list(self._readers):
                 self._drop_reader(topic)
-        with self._asking.opening():
+        with self._asking.lock:
             asker, self._asker = self._asker, None
             _close_quietly(asker)
 
@@ -151,7 +151,7 @@ class KafkaStream:
 
     def _drop_producer(self, producer: Any, topic: str) -> None:
         # After a failed delivery the sequence numbers of an idempotent producer may be spent.
-        with self._producing.opening():
+        with self._producing.lock:
             if self._producer is not producer:
                 return
             self._producer = None

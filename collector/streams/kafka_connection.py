@@ -119,7 +119,8 @@ class FailTogether:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """For those who close: a failure to open is nothing to them."""
         self._failed_at = 0.0
         self._failure: UnavailableError | None = None
 
@@ -127,7 +128,7 @@ class FailTogether:
     def opening(self) -> Iterator[None]:
         """Holds the lock. Raises UnavailableError if another caller failed since this one asked."""
         asked_at = self._clock()
-        with self._lock:
+        with self.lock:
             if self._failure is not None and self._failed_at > asked_at:
                 known = self._failure
                 raise UnavailableError(known.expected, got=known.got, mend=known.mend)

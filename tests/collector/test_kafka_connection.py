@@ -6,16 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Semaphore
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 from pydantic import ValidationError
 
 from collector.streams.kafka import KafkaStream
-from collector.streams.kafka_connection import FailTogether
+from collector.streams.kafka_connection import FailTogether, KafkaConnection
 from tacit.config import KafkaSettings
 from tacit.errors import ConfigError, UnavailableError
 from tests.collector.brokers import Broker
@@ -259,6 +261,27 @@ def test_callers_that_wait_for_one_failure_share_it_and_later_ones_try_again() -
         assert {call.result(20) for call in [first, *waiting]} == {"none"}
     with together.opening():
         pass  # who comes later finds it open
+
+
+def test_who_waits_to_close_is_not_told_of_a_failure_to_open() -> None:
+    away = KafkaConnection(KafkaSettings()).unavailable(KafkaTimeoutError("nobody"))
+    stream, inside, let_fail = KafkaStream(KafkaSettings()), Event(), Event()
+
+    def fail() -> None:
+        with suppress(UnavailableError), stream._producing.opening():
+            inside.set()
+            assert let_fail.wait(20)
+            raise away
+
+    with ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(fail)
+        assert inside.wait(20)
+        closing = pool.submit(stream.close)
+        while not stream._closed:
+            sleep(0)
+        let_fail.set()
+        assert failing.result(20) is None
+        assert closing.result(20) is None
 
 
 def _shared_failure(together: FailTogether) -> str:
