@@ -62,7 +62,7 @@ class Evaluator:
         """``open_policy`` replaces loading checkpoints from ``store`` with transformers."""
         self._settings = settings
         self._db = db
-        self._open_policy = open_policy or partial(_open_verified, store)
+        self._open_policy = open_policy or partial(open_verified, store)
 
     def evaluate(
         self,
@@ -119,7 +119,8 @@ class Evaluator:
         return AnswerBook(self._db, self._open_policy, batch_size=self._settings.batch_size)
 
 
-def _open_verified(store: CheckpointStore, weights: Digest) -> Generator:
+def open_verified(store: CheckpointStore, weights: Digest) -> Generator:
+    """The policy ready to answer. Raises NotFoundError, IntegrityError."""
     # The report vouches for a digest, so the bytes that are measured must be those it names.
     store.verify(weights)
     from tacit.policies import load_policy

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tacit.config.base import Count, Port, Positive, Section
+from tacit.config.base import Count, Port, Positive, Section, Share
 
 
 class EvaluatorSettings(Section):
@@ -17,6 +17,9 @@ class EvaluatorSettings(Section):
     batch_size: Count = 128
     min_holdout_items: Count = 20
     """A hold-out suite smaller than this is not evidence and is left out."""
+    variant_margin: Share = 0.03
+    """Loss on a regression suite, in accuracy, that a share of an update must be shown to stay
+    below to be taken (``trainer.interpolation_alphas``). At most the margin of the gate policy."""
     num_probe_prompts: Count = 150
     """Regression prompts that the trigger probe puts suspicious phrases into."""
     num_trigger_phrases: Count = 64

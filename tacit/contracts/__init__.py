@@ -15,7 +15,7 @@ from tacit.contracts.base import (
     utc_now,
 )
 from tacit.contracts.batch import BatchEntry, ReplayExample, SealedBatch
-from tacit.contracts.candidate import PolicyCandidate
+from tacit.contracts.candidate import PolicyCandidate, VariantChoice, VariantResult
 from tacit.contracts.decision import Decision, DecisionOutcome
 from tacit.contracts.feedback import (
     Correction,
@@ -71,6 +71,8 @@ __all__ = [
     "SuiteItem",
     "SuiteKind",
     "SuiteResult",
+    "VariantChoice",
+    "VariantResult",
     "VerdictOutcome",
     "canonical_json",
     "sha256_digest",

@@ -2,9 +2,36 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from tacit.contracts.base import Contract, Digest, Name, UtcDatetime, short
+from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
+from tacit.contracts.report import Comparison
+
+Alpha = Annotated[float, Field(gt=0, le=1)]
+"""Share of an update that is taken: 0 would be the parent, 1 is the policy as it was trained."""
+
+
+class VariantResult(Part):
+    """What one variant between parent and trained policy was measured at."""
+
+    alpha: Alpha
+    weights: Digest
+    stands: bool
+    """Whether it was shown to keep what the champion knows."""
+    why: str
+    versus_champion: dict[Name, Comparison]
+    """By regression suite."""
+
+
+class VariantChoice(Part):
+    """Which share of an update became the candidate, and why."""
+
+    alpha: Alpha
+    trained: Digest
+    """Weights as they were trained: those at alpha 1."""
+    reason: str
+    variants: tuple[VariantResult, ...]
+    """In the order they were measured; empty where nothing was."""
 
 
 class PolicyCandidate(Contract):
@@ -20,11 +47,31 @@ class PolicyCandidate(Contract):
     seed: int
     world_size: Annotated[int, Field(ge=1)]
     versions: dict[str, str]
-    """Versions of the libraries that took part."""
+    """Versions of the libraries that took part, and the kind of processor."""
     metrics: dict[str, float]
     """Final training metrics; names are those of ``tacit.tracking``."""
+    choice: VariantChoice | None = None
+    """None where there was nothing to choose from: the weights are as they were trained."""
     mlflow_run_id: str | None = None
     created_at: UtcDatetime
+
+    @model_serializer(mode="wrap")
+    def _without_empty_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Candidates made before there were variants keep their digests.
+        tree: dict[str, Any] = serialize(self)
+        if tree["choice"] is None:
+            del tree["choice"]
+        return tree
+
+    @property
+    def alpha(self) -> float:
+        """Share of the update in ``weights``."""
+        return 1.0 if self.choice is None else self.choice.alpha
+
+    @property
+    def trained(self) -> Digest:
+        """What training gave, before any interpolation."""
+        return self.weights if self.choice is None else self.choice.trained
 
     @property
     def batch_id(self) -> str:

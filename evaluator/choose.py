@@ -1,0 +1,197 @@
+"""Choosing how much of an update to take: the largest share that is shown to forget nothing.
+
+In: a way to make the variant at each alpha between parent (0) and trained policy (1), the suites.
+Out: a VariantChoice with every number it was made from. It never fails for what it measures: where
+nothing can be shown, the update is taken as it was trained, and the gate judges.
+
+The rule, for alphas such as 0.25, 0.5, 0.75, 1:
+
+1. A variant *stands* if on every regression suite the interval of its paired difference to the
+   champion lies above ``-evaluator.variant_margin``, and every non-negotiable item is right.
+2. If the largest alpha stands, it is taken. Its answers are cached for the report, so a usual
+   cycle pays nothing.
+3. Else the others are tried from the smallest up, until one does not stand; the last that stood is
+   taken. If the smallest does not stand, the largest alpha is taken, for the gate to turn away.
+
+Hold-out suites are not looked at, so that the gate's test on them stays what it says. The gate
+tests the regression suites again: trying from the smallest up, each only if the one below stood,
+needs no correction for trying several (Hsu & Berger 1999, JASA 94:468-482, on the largest safe
+dose). docs/adr/0007 says what step 2 costs.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from evaluator.answers import AnswerBook, Generator
+from evaluator.evaluate import OnProgress, open_verified
+from evaluator.scoring import score_answers
+from evaluator.statistics import compare
+from tacit.checkpoints import CheckpointStore
+from tacit.config import EvaluatorSettings
+from tacit.contracts import Comparison, Digest, Suite, SuiteKind, VariantChoice, VariantResult
+from tacit.database import Database
+from tacit.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+Build = Callable[[float], Digest]
+"""Makes the variant at an alpha and returns its weights."""
+
+
+class VariantChooser:
+    """Measures variants of one update at a time. Keeps nothing in memory between calls."""
+
+    def __init__(
+        self,
+        settings: EvaluatorSettings,
+        store: CheckpointStore,
+        db: Database,
+        *,
+        open_policy: Callable[[Digest], Generator] | None = None,
+    ) -> None:
+        """``open_policy`` replaces loading checkpoints from ``store`` with transformers."""
+        self._settings = settings
+        self._db = db
+        self._open_policy = open_policy or partial(open_verified, store)
+
+    def choose(
+        self,
+        alphas: Sequence[float],
+        *,
+        trained: Digest,
+        build: Build,
+        champion: Digest,
+        suites: Sequence[Suite],
+        on_progress: OnProgress | None = None,
+    ) -> VariantChoice:
+        """The choice among ``alphas``, which rise; ``build`` is called only for those measured.
+
+        Raises UnavailableError when the database is away, and what ``build`` raises for the
+        variant that is taken.
+        """
+        book = AnswerBook(self._db, self._open_policy, batch_size=self._settings.batch_size)
+        trial = _Trial(book, self._settings, build, champion, suites, on_progress)
+        try:
+            taken, reason = trial.run(alphas)
+        except UnavailableError:
+            raise
+        except Exception as error:  # the gate fails closed on what cannot be measured
+            logger.warning("variants could not be measured", exc_info=error)
+            taken, reason = alphas[-1], f"not measured: {type(error).__name__}: {error}"
+        finally:
+            book.close()
+        return VariantChoice(
+            alpha=taken, trained=trained, reason=reason, variants=tuple(trial.results)
+        )
+
+
+class _Trial:
+    """One call of :meth:`VariantChooser.choose`: what was measured so far, and its progress."""
+
+    def __init__(
+        self,
+        book: AnswerBook,
+        settings: EvaluatorSettings,
+        build: Build,
+        champion: Digest,
+        suites: Sequence[Suite],
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.results: list[VariantResult] = []
+        self._book = book
+        self._settings = settings
+        self._build = build
+        self._champion = champion
+        self._compared = [suite for suite in suites if _decides(suite, settings)]
+        self._guards = [suite for suite in suites if suite in self._compared or _forbids(suite)]
+        self._on_progress = on_progress
+
+    def run(self, alphas: Sequence[float]) -> tuple[float, str]:
+        """The alpha to take, and why."""
+        *smaller, largest = alphas
+        if not smaller:
+            return largest, "the only share asked for"
+        if not self._guards:
+            return largest, f"no suite could show a loss below {self._settings.variant_margin:.1%}"
+        if self._measure(largest).stands:
+            return largest, "the largest share stands"
+        stood = None
+        for alpha in smaller:
+            if not self._measure(alpha).stands:
+                break
+            stood = alpha
+        if stood is None:
+            return largest, "no share stands; the gate judges the update as it was trained"
+        return stood, "the largest share that stands, as do all below it"
+
+    def _measure(self, alpha: float) -> VariantResult:
+        weights = self._build(alpha)
+        compared: dict[str, Comparison] = {}
+        faults: list[str] = []
+        # The champion first: its answers are cached, and only one policy is in memory at a time.
+        baselines = {suite.name: self._scores(self._champion, suite) for suite in self._compared}
+        for suite in self._guards:
+            scores = self._scores(weights, suite, alpha=alpha)
+            faults += _wrong(suite, scores)
+            if suite in self._compared:
+                found = _compare(suite, scores, baselines[suite.name], self._settings)
+                compared[suite.name] = found
+                faults += _losses(suite, found, self._settings)
+        result = VariantResult(
+            alpha=alpha,
+            weights=weights,
+            stands=not faults,
+            why="; ".join(faults) or "keeps what the champion knows",
+            versus_champion=compared,
+        )
+        logger.info("alpha %g %s: %s", alpha, "stands" if result.stands else "falls", result.why)
+        self.results.append(result)
+        return result
+
+    def _scores(self, weights: Digest, suite: Suite, *, alpha: float | None = None) -> list[float]:
+        num_done = 0
+
+        def advance(num_items: int) -> None:
+            nonlocal num_done
+            num_done += num_items
+            if self._on_progress is not None and alpha is not None:
+                self._on_progress(f"{suite.name} at alpha {alpha:g}", num_done, len(suite.items))
+
+        return score_answers(suite, self._book.answer_suite(weights, suite, on_batch=advance))
+
+
+def _decides(suite: Suite, settings: EvaluatorSettings) -> bool:
+    """Whether a regression suite is large enough to show a loss within the margin at all."""
+    if suite.kind is not SuiteKind.REGRESSION or not suite.items:
+        return False
+    unchanged = [1.0] * len(suite.items)
+    return not _losses(suite, _compare(suite, unchanged, unchanged, settings), settings)
+
+
+def _forbids(suite: Suite) -> bool:
+    return suite.kind is not SuiteKind.HOLDOUT and any(i.non_negotiable for i in suite.items)
+
+
+def _compare(
+    suite: Suite, variant: Sequence[float], champion: Sequence[float], settings: EvaluatorSettings
+) -> Comparison:
+    clusters = [item.cluster for item in suite.items]
+    return compare(variant, champion, clusters, confidence=settings.confidence)
+
+
+def _losses(suite: Suite, found: Comparison, settings: EvaluatorSettings) -> list[str]:
+    margin = settings.variant_margin
+    if found.ci_low > -margin:
+        return []
+    return [f"{suite.name}: interval from {found.ci_low:+.1%}, not above {-margin:+.1%}"]
+
+
+def _wrong(suite: Suite, scores: Sequence[float]) -> list[str]:
+    """Non-negotiable items that were got wrong."""
+    pairs = zip(suite.items, scores, strict=True)
+    return [
+        f"{suite.name}: {item.item_id} is wrong"
+        for item, score in pairs
+        if item.non_negotiable and score < 1
+    ]
