@@ -1,11 +1,11 @@
 """Rows of the events table from events and judgements, and queries that write and find them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from collector.arrival import Arrival, arrive
 from collector.join import Joined
@@ -109,8 +109,17 @@ def known_bodies(session: Session, keys: set[str]) -> dict[str, str]:
 def held_for(session: Session, arrived: Sequence[Interaction]) -> list[EventRow]:
     """Rows that wait for one of the interactions that have ``arrived``, in order."""
     ids = {interaction.interaction_id for interaction in arrived}
+    rows = _waiting(session, EventRow.interaction_id, ids)
     episodes = {i.episode_id for i in arrived if i.episode_id is not None}
-    by_episode = and_(EventRow.interaction_id.is_(None), EventRow.episode_id.in_(episodes))
+    if episodes:
+        # Looked at here: SQLite would rather read all rows without an interaction id.
+        of_episode = _waiting(session, EventRow.episode_id, episodes)
+        rows += [row for row in of_episode if row.interaction_id is None]
+    return sorted(rows, key=lambda row: row.sequence)
+
+
+def _waiting(
+    session: Session, column: InstrumentedAttribute[str | None], names: Collection[str]
+) -> list[EventRow]:
     waiting = (IS_HELD, EventRow.reason == Reason.AWAITING_INTERACTION)
-    query = select(EventRow).where(*waiting, or_(EventRow.interaction_id.in_(ids), by_episode))
-    return list(session.scalars(query.order_by(EventRow.sequence)))
+    return list(session.scalars(select(EventRow).where(*waiting, among(session, column, names))))

@@ -103,7 +103,7 @@ class PendingIndex:
             answers = self._senders_of_answer.setdefault(kept.prompt, {})
             _count(answers.setdefault(kept.answer, {}), lesson.subject)
         if len(self._lessons) > MAX_LESSONS:
-            self._remove(min(self._lessons))
+            self._remove(next(iter(self._lessons)))
 
     def burst(self, lesson: Lesson, *, max_events: int, min_subject_share: float) -> Burst | None:
         """The worst burst that ``lesson`` would be part of, if any."""

@@ -90,7 +90,7 @@ class EventRow(Base):
         Index("ix_events_ready", "policy", "status", "batch_id", "sequence", "kind"),
         Index(
             "ix_events_by_subject",
-            *("subject_id", "source", "policy", "status", "kind", "batch_id", "sequence"),
+            *("subject_id", "policy", "status", "kind", "batch_id", "sequence", "source"),
         ),
         Index(
             "ix_events_by_cluster",

@@ -57,7 +57,7 @@ def _create_indices() -> None:
     op.create_index(
         "ix_events_ready", "events", ["policy", "status", "batch_id", "sequence", "kind"]
     )
-    op.create_index("ix_events_by_subject", "events", ["subject_id", "source", *counted])
+    op.create_index("ix_events_by_subject", "events", ["subject_id", *counted, "source"])
     op.create_index("ix_events_by_cluster", "events", ["cluster", *counted])
     for name, columns, rows in (
         ("ix_events_trained", ["policy", "sequence"], _TRAINED),
