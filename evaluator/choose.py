@@ -10,13 +10,15 @@ The rule, for alphas such as 0.25, 0.5, 0.75, 1:
    champion lies above ``-evaluator.variant_margin``, and every non-negotiable item is right.
 2. If the largest alpha stands, it is taken. Its answers are cached for the report, so a usual
    cycle pays nothing.
-3. Else the others are tried from the smallest up, until one does not stand; the last that stood is
-   taken. If the smallest does not stand, the largest alpha is taken, for the gate to turn away.
+3. Else the others are tried from the smallest up, with a fifth of the error probability, until one
+   does not stand; the last that stood is taken. If the smallest does not stand, the largest alpha
+   is taken, for the gate to turn away.
 
 Hold-out suites are not looked at, so that the gate's test on them stays what it says. The gate
 tests the regression suites again: trying from the smallest up, each only if the one below stood,
 needs no correction for trying several (Hsu & Berger 1999, JASA 94:468-482, on the largest safe
-dose). docs/adr/0007 says what step 2 costs.
+dose). What the second chance of step 3 adds to a false pass is its own error probability at most,
+hence the fifth (docs/adr/0007).
 """
 
 import logging
@@ -34,6 +36,9 @@ from tacit.database import Database
 from tacit.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
+
+SECOND_CHANCE = 0.2
+"""Share of the gate's error probability that the smaller alphas are tried with."""
 
 Build = Callable[[float], Digest]
 """Makes the variant at an alpha and returns its weights."""
@@ -103,7 +108,7 @@ class _Trial:
         self._settings = settings
         self._build = build
         self._champion = champion
-        self._compared = [suite for suite in suites if _decides(suite, settings)]
+        self._compared = [suite for suite in suites if self._decides(suite)]
         self._guards = [suite for suite in suites if suite in self._compared or _forbids(suite)]
         self._on_progress = on_progress
 
@@ -114,18 +119,20 @@ class _Trial:
             return largest, "the only share asked for"
         if not self._guards:
             return largest, f"no suite could show a loss below {self._settings.variant_margin:.1%}"
-        if self._measure(largest).stands:
+        confidence = self._settings.confidence
+        if self._measure(largest, confidence=confidence).stands:
             return largest, "the largest share stands"
+        strict = 1 - (1 - confidence) * SECOND_CHANCE
         stood = None
         for alpha in smaller:
-            if not self._measure(alpha).stands:
+            if not self._measure(alpha, confidence=strict).stands:
                 break
             stood = alpha
         if stood is None:
             return largest, "no share stands; the gate judges the update as it was trained"
         return stood, "the largest share that stands, as do all below it"
 
-    def _measure(self, alpha: float) -> VariantResult:
+    def _measure(self, alpha: float, *, confidence: float) -> VariantResult:
         weights = self._build(alpha)
         compared: dict[str, Comparison] = {}
         faults: list[str] = []
@@ -135,9 +142,9 @@ class _Trial:
             scores = self._scores(weights, suite, alpha=alpha)
             faults += _wrong(suite, scores)
             if suite in self._compared:
-                found = _compare(suite, scores, baselines[suite.name], self._settings)
+                found = _compare(suite, scores, baselines[suite.name], confidence)
                 compared[suite.name] = found
-                faults += _losses(suite, found, self._settings)
+                faults += self._losses(suite, found)
         result = VariantResult(
             alpha=alpha,
             weights=weights,
@@ -160,13 +167,19 @@ class _Trial:
 
         return score_answers(suite, self._book.answer_suite(weights, suite, on_batch=advance))
 
+    def _decides(self, suite: Suite) -> bool:
+        """Whether a regression suite is large enough to show a loss within the margin at all."""
+        if suite.kind is not SuiteKind.REGRESSION or not suite.items:
+            return False
+        unchanged = [1.0] * len(suite.items)
+        found = _compare(suite, unchanged, unchanged, self._settings.confidence)
+        return not self._losses(suite, found)
 
-def _decides(suite: Suite, settings: EvaluatorSettings) -> bool:
-    """Whether a regression suite is large enough to show a loss within the margin at all."""
-    if suite.kind is not SuiteKind.REGRESSION or not suite.items:
-        return False
-    unchanged = [1.0] * len(suite.items)
-    return not _losses(suite, _compare(suite, unchanged, unchanged, settings), settings)
+    def _losses(self, suite: Suite, found: Comparison) -> list[str]:
+        margin = self._settings.variant_margin
+        if found.ci_low > -margin:
+            return []
+        return [f"{suite.name}: interval from {found.ci_low:+.1%}, not above {-margin:+.1%}"]
 
 
 def _forbids(suite: Suite) -> bool:
@@ -174,17 +187,10 @@ def _forbids(suite: Suite) -> bool:
 
 
 def _compare(
-    suite: Suite, variant: Sequence[float], champion: Sequence[float], settings: EvaluatorSettings
+    suite: Suite, variant: Sequence[float], champion: Sequence[float], confidence: float
 ) -> Comparison:
     clusters = [item.cluster for item in suite.items]
-    return compare(variant, champion, clusters, confidence=settings.confidence)
-
-
-def _losses(suite: Suite, found: Comparison, settings: EvaluatorSettings) -> list[str]:
-    margin = settings.variant_margin
-    if found.ci_low > -margin:
-        return []
-    return [f"{suite.name}: interval from {found.ci_low:+.1%}, not above {-margin:+.1%}"]
+    return compare(variant, champion, clusters, confidence=confidence)
 
 
 def _wrong(suite: Suite, scores: Sequence[float]) -> list[str]:

@@ -12,7 +12,14 @@ from mlflow.exceptions import MlflowException
 
 from evaluator.page import render_report
 from tacit.config import Settings, public_dump
-from tacit.contracts import Digest, EvalReport, GateVerdict, PolicyCandidate, SealedBatch
+from tacit.contracts import (
+    Digest,
+    EvalReport,
+    GateVerdict,
+    PolicyCandidate,
+    SealedBatch,
+    VariantChoice,
+)
 from tacit.cycles import CycleRow, CycleState, CycleStore
 from tacit.tracking import Alias, LiveMetrics, MetricName, Tracking
 
@@ -55,6 +62,20 @@ class Chronicle:
         version = self.tracking.register(self._policy, candidate.weights, run_id=run_id)
         self.tracking.set_alias(self._policy, Alias.CANDIDATE, version)
         self.tracking.log_contract(run_id, "candidate.json", candidate)
+        if candidate.choice is not None:
+            self._note_choice(run_id, candidate.choice)
+
+    def _note_choice(self, run_id: str, choice: VariantChoice) -> None:
+        """What each variant was measured at, against its alpha in percent, and which was taken."""
+        self.tracking.log_metrics(run_id, {MetricName.ALPHA.value: choice.alpha})
+        self.tracking.set_tags(run_id, {"tacit.choice": choice.reason})
+        for variant in choice.variants:
+            found = variant.versus_champion.items()
+            differences = {f"variant/{suite}": versus.difference for suite, versus in found}
+            step = round(100 * variant.alpha)
+            self.tracking.log_metrics(
+                run_id, {**differences, MetricName.STANDS.value: float(variant.stands)}, step=step
+            )
 
     def note_evidence(self, run_id: str, report: EvalReport, verdict: GateVerdict) -> None:
         """Report, page, verdict and the figures in them."""

@@ -25,6 +25,7 @@ from collector.consume import Consumer
 from collector.store import EventStore
 from collector.streams import Stream, open_stream
 from deploy.release import ReleaseDesk
+from evaluator.choose import VariantChooser
 from evaluator.evaluate import Evaluator
 from evaluator.store import ReportStore
 from evaluator.suites import harvest_suite, load_suites
@@ -42,7 +43,9 @@ from tacit.contracts import (
     GateVerdict,
     PolicyCandidate,
     ReplayExample,
+    SealedBatch,
     Suite,
+    VariantChoice,
     VerdictOutcome,
     utc_now,
 )
@@ -51,6 +54,7 @@ from tacit.database import Database
 from tacit.errors import ConflictError, TacitError, TrainingError
 from tacit.signing import Signer
 from tacit.tracking import Tracking
+from trainer.interpolate import interpolate
 from trainer.replay import accepted_examples, load_anchor, sample_replay
 from trainer.seal import seal_batch
 from trainer.store import BatchStore, CandidateStore
@@ -101,6 +105,7 @@ class OnlineLoop:
         self.reports = ReportStore(self.database)
         self.trainer = PolicyTrainer(settings.trainer, self.checkpoints)
         self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
+        self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
         self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
         self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
@@ -243,8 +248,12 @@ class OnlineLoop:
             )
 
     def _train(self, cycle: CycleRow) -> None:
-        """Update the policy on the sealed batch; the candidate is registered in MLflow."""
+        """Update the policy on the sealed batch and take the share of it that forgets nothing.
+
+        The candidate is registered in MLflow.
+        """
         run_id = self.chronicle.open(cycle)
+        suites = load_suites(self.settings.suites_path)
         batch, replay = self.batches.get(_known(cycle.batch_id))
         events = self.events.events_of(batch.batch_id)
         self.chronicle.note_batch(run_id, batch)
@@ -256,9 +265,10 @@ class OnlineLoop:
                 self.observer.on_step(step)
 
             trained = self.trainer.update(batch, events, replay, on_step=on_step)
+        weights, choice = self._choose(batch, trained.weights, suites)
         candidate = PolicyCandidate(
             policy=self.policy,
-            weights=trained.weights,
+            weights=weights,
             parent=batch.parent,
             batch_digest=batch.digest(),
             config=trained.config,
@@ -266,6 +276,7 @@ class OnlineLoop:
             world_size=trained.world_size,
             versions=trained.versions,
             metrics=trained.metrics,
+            choice=choice,
             mlflow_run_id=run_id,
             created_at=utc_now(),
         )
@@ -275,6 +286,27 @@ class OnlineLoop:
             self.cycles.move(
                 session, cycle, CycleState.EVALUATING, candidate_id=candidate.candidate_id
             )
+
+    def _choose(
+        self, batch: SealedBatch, trained: Digest, suites: list[Suite]
+    ) -> tuple[Digest, VariantChoice | None]:
+        """The variant between parent and trained policy that becomes the candidate."""
+        alphas = self.settings.trainer.interpolation_alphas
+        if alphas == (1.0,):
+            return trained, None
+
+        def build(alpha: float) -> Digest:
+            return interpolate(self.checkpoints, parent=batch.parent, trained=trained, alpha=alpha)
+
+        choice = self.chooser.choose(
+            alphas,
+            trained=trained,
+            build=build,
+            champion=batch.parent,
+            suites=suites,
+            on_progress=self.observer.on_evaluation,
+        )
+        return build(choice.alpha), choice
 
     def _evaluate(self, cycle: CycleRow) -> None:
         """Measure the candidate against champion and anchor, and let the gate judge the report."""

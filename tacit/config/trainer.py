@@ -1,11 +1,28 @@
 """Settings of the trainer: workers, adapters, rehearsal, objective."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tacit.config.base import Count, Positive, Section, Share
+
+
+def _split(value: object) -> object:
+    # So that it can be set in one line: --set trainer.interpolation_alphas=0.5,1
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _rising(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 < alpha <= 1 for alpha in alphas) or any(a >= b for a, b in pairwise(alphas)):
+        raise ValueError(f"expected rising numbers above 0 and at most 1; got {alphas}")
+    return alphas
+
+
+Alphas = Annotated[
+    tuple[float, ...], Field(min_length=1), BeforeValidator(_split), AfterValidator(_rising)
+]
 
 
 class LoraSettings(Section):
@@ -61,8 +78,16 @@ class TrainerSettings(Section):
     nll_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the negative log-likelihood of corrected and chosen completions."""
     kto_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of outcomes and ratings of answers that were sampled nobody knows how."""
+    topr_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of outcomes and ratings of answers whose token ids and logprobs were logged."""
+    critique_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of KL(policy || parent that read the critique) on answers with a critique."""
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of KL(policy || reference) on replay prompts."""
+    interpolation_alphas: Alphas = (0.25, 0.5, 0.75, 1.0)
+    """Shares of an update that may become the candidate; the largest that keeps what the champion
+    knows is taken (docs/adr/0007). ``1`` alone always takes all of it."""
     seed: int = 0
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often an update starts again after losing a worker."""

@@ -101,6 +101,19 @@ def test_the_largest_share_is_taken_that_stands_with_all_below_it(
     assert lost == {alpha: pytest.approx(-0.2 * wanted[alpha]) for alpha in measured}
 
 
+def test_a_second_chance_is_given_with_more_confidence(
+    sqlite_database: Database, store: CheckpointStore
+) -> None:
+    variants = Variants({0.25: 0, 0.5: 0, 0.75: 0, 1.0: 1})
+    choice = choose(sqlite_database, store, variants)
+    assert [r.versus_champion["old-world"].confidence for r in choice.variants] == [
+        0.95,
+        *[pytest.approx(0.99)] * 3,
+    ]
+    # 150 items that all stay right show 3 points at 95 %, and do not at 99 %.
+    assert choose(sqlite_database, store, variants, [old_world(150)]).alpha == 1.0
+
+
 def test_a_lost_non_negotiable_item_makes_a_share_fall(
     sqlite_database: Database, store: CheckpointStore
 ) -> None:

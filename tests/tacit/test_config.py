@@ -58,3 +58,14 @@ def test_settings_survive_the_way_to_another_process(monkeypatch: pytest.MonkeyP
     settings = load_settings(overrides=["loop.min_events=9"])
     monkeypatch.setenv("TACIT_LOOP__MIN_EVENTS", "4")
     assert settings_from_json(settings.model_dump_json()) == settings
+
+
+def test_shares_of_an_update_are_set_in_one_line() -> None:
+    override = "trainer.interpolation_alphas=0.5,1"
+    assert load_settings(overrides=[override]).trainer.interpolation_alphas == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("alphas", ["1,0.5", "0,1", "0.5,1.5", "0.5,0.5", ""])
+def test_shares_of_an_update_must_rise_above_nothing(alphas: str) -> None:
+    with pytest.raises(ConfigError, match="interpolation_alphas"):
+        load_settings(overrides=[f"trainer.interpolation_alphas={alphas}"])
