@@ -16,6 +16,7 @@ from tacit.contracts import (
     Preference,
     utc_now,
 )
+from tacit.demo.helpdesk import helpdesk_world
 from tests.builders import event, interaction
 from tests.collector.conftest import MakeRoom, Room
 
@@ -69,6 +70,67 @@ def test_subject_cap_starts_again_with_the_next_cycle(make: MakeRoom) -> None:
         room.store.assign(session, ["helpdesk/e-1"], batch_id="b-1")
     room.screen(said(3, "three", subject_id="u-1"))
     assert [room.became(f"e-{i}")[0] for i in (1, 2, 3)] == ["accepted", "quarantined", "accepted"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("max_total_events_per_subject", "subject_total_cap"),
+        ("max_total_events_per_cluster", "cluster_total_cap"),
+    ],
+)
+def test_total_caps_add_up_over_cycles_and_over_restarts(
+    make: MakeRoom, limit: str, reason: str
+) -> None:
+    subject = "u-1" if limit.endswith("subject") else None
+    fates = []
+    for number in range(5):
+        room = make(**{limit: 3})
+        prompt = f"word{chr(97 + number)}" if subject else "Where is it?"
+        room.screen(said(number, prompt, subject_id=subject or f"u-{number}"))
+        fates.append(room.became(f"e-{number}"))
+        _train(room, f"b-{number}")
+    assert fates == [("accepted", None)] * 3 + [("quarantined", reason)] * 2
+
+
+def test_what_was_set_aside_after_training_counts_for_no_total(make: MakeRoom) -> None:
+    room = make(max_total_events_per_subject=1)
+    room.screen(said(1, "one", subject_id="u-1"))
+    _train(room, "b-1")
+    with room.database.session() as session:
+        room.store.set_aside(session, ["b-1"], reason="rolled_back")
+    room.screen(said(2, "two", subject_id="u-1"))
+    assert room.became("e-2") == ("accepted", None)
+
+
+def test_held_out_events_fill_caps_too(make: MakeRoom) -> None:
+    room = make(holdout_share=1.0, max_total_events_per_subject=2)
+    room.screen(*[said(n, f"word{chr(97 + n)}", subject_id="u-1") for n in range(3)])
+    fates = [room.became(f"e-{n}") for n in range(3)]
+    assert fates == [("holdout", None)] * 2 + [("quarantined", "subject_total_cap")]
+
+
+def test_feedback_of_the_demo_passes_the_default_settings(make: MakeRoom) -> None:
+    room = make(holdout_share=0.1)
+    world = helpdesk_world()
+    num_subjects = max(400, len(world.new_stream) // 4)
+    rng = random.Random(0)
+    room.screen(
+        *[
+            said(n, u.text, u.answer, subject_id=f"u-{rng.randrange(num_subjects)}")
+            for n, u in enumerate(world.new_stream)
+        ]
+    )
+    counts = room.store.counts("default")
+    assert counts[EventStatus.QUARANTINED] <= 0.02 * len(world.new_stream)
+    assert room.store.count_trainable("default") >= 0.85 * len(world.new_stream)
+
+
+def test_released_event_weighs_what_its_subject_had_earned(room: Room) -> None:
+    room.screen(said(1, "Where is it?", "shipping"), said(2, "where is it", "billing"))
+    row = room.store.find("helpdesk", "e-2")
+    assert row is not None
+    assert (row.status, row.trust) == ("quarantined", pytest.approx(0.7))
 
 
 def test_cluster_cap_sees_through_case_digits_and_punctuation(make: MakeRoom) -> None:
