@@ -35,7 +35,7 @@ from collector.redaction import redact_event
 from collector.screening import Judgement, Screener
 from collector.streams import StreamRecord
 from tacit.config import Settings
-from tacit.contracts import EventStatus, FeedbackEvent, Interaction
+from tacit.contracts import EventStatus, Feedback, FeedbackEvent, Interaction, Outcome, Rating
 from tacit.database import Database
 from tacit.errors import InvalidInputError
 
@@ -136,7 +136,9 @@ class FeedbackWriter:
         joined = [joiner.join(event, received_at=now) for _, event in admitted]
         joined = self._prepare(session, joined)
         for each, (origin, event) in zip(joined, admitted, strict=True):
-            row = new_row(event, body_digest=origin.body_digest, now=now)
+            row = new_row(
+                event, body_digest=origin.body_digest, reward=self._reward(event.feedback), now=now
+            )
             judgement = self._decide(session, each, is_new=True)
             self._rows.append(row | self._judged(each, judgement))
 
@@ -166,7 +168,7 @@ class FeedbackWriter:
         if sent.refusal is None:
             return True
         self._bury(session, sent, Reason.INADMISSIBLE, str(sent.refusal), now=now)
-        row = new_row(event, body_digest=sent.body_digest, now=now)
+        row = new_row(event, body_digest=sent.body_digest, reward=None, now=now)
         joined = Joined(event, event.interaction_id, None, None)
         judgement = _INADMISSIBLE._replace(detail=str(sent.refusal).replace("\x00", "\\0"))
         self._rows.append(
@@ -252,6 +254,14 @@ class FeedbackWriter:
                 update_rows(session, [(event_key, self._judged(joined, self._judge(each)))])
             else:
                 self._quorum.count(each, waits=True)
+
+    def _reward(self, feedback: Feedback) -> float | None:
+        """How good the completion was, told now: which way a metric counts may change later."""
+        if isinstance(feedback, Rating):
+            return feedback.normalized()
+        if isinstance(feedback, Outcome):
+            return self._settings.collector.metrics[feedback.metric].reward(feedback.value)
+        return None
 
     def _judged(self, joined: Joined, judgement: Judgement) -> Row:
         self._counts.add(judgement.status, judgement.reason)

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 _TABLE = EventRow.__table__
 
 
-def new_row(event: FeedbackEvent, *, body_digest: str, now: datetime) -> Row:
+def new_row(event: FeedbackEvent, *, body_digest: str, reward: float | None, now: datetime) -> Row:
     """What stands in a row whatever is judged; ``judged`` has the rest."""
     return {
         "event_key": event.event_key,
@@ -30,6 +30,7 @@ def new_row(event: FeedbackEvent, *, body_digest: str, now: datetime) -> Row:
         "subject_id": event.subject_id,
         "kind": event.feedback.type,
         "body_digest": body_digest,
+        "reward": reward,
         "payload": event.__pydantic_serializer__.to_json(event).decode(),
         "episode_id": event.episode_id,
         "occurred_at": event.occurred_at,

@@ -164,6 +164,7 @@ def screened(row: EventRow) -> ScreenedEvent:
         event=FeedbackEvent.model_validate_json(row.payload),
         interaction=InlineInteraction.model_validate_json(row.interaction or "null"),
         weight=row.weight,
+        reward=row.reward,
         cluster=row.cluster,
     )
 

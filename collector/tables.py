@@ -60,6 +60,8 @@ class EventRow(Base):
     """What the subject had earned when the event was screened, 0 to 1."""
     weight: Mapped[float]
     """Of the example in training: ``trust``, shared with others on the interaction when sealed."""
+    reward: Mapped[float | None]
+    """Of an outcome or a rating, in [-1, 1]: more is better, whatever way its metric counts."""
     cluster: Mapped[str] = mapped_column(String(64))
     about: Mapped[str | None] = mapped_column(String(32), index=True)
     """Hash of the interaction's id, or of its content where it has none; None while not joined, and
