@@ -9,24 +9,24 @@ from contextlib import contextmanager
 
 from fastapi import FastAPI
 
-from collector.admission import Admission
-from collector.api import Lineage
-from collector.api import create_router as create_feedback_router
-from collector.direct import DirectIntake
+from collector.api.admission import Admission
+from collector.api.direct import DirectIntake
+from collector.api.feedback import Lineage
+from collector.api.feedback import create_router as create_feedback_router
+from collector.api.intake import Intake
+from collector.api.known import create_known_route
+from collector.api.token_routes import FeedbackCors
+from collector.api.token_routes import create_router as create_token_router
+from collector.api.tokens import FeedbackTokens
+from collector.api.webhooks import create_router as create_webhook_router
 from collector.ingest import Ingestor
-from collector.intake import Intake
-from collector.known import create_known_route
-from collector.metrics import MetricsMiddleware
-from collector.monitoring import Monitoring
-from collector.quarantine import Journal
+from collector.monitoring.metrics import MetricsMiddleware
+from collector.monitoring.routes import Monitoring
 from collector.retention import Retention
 from collector.store import EventStore
 from collector.streams import Stream
-from collector.token_api import FeedbackCors
-from collector.token_api import create_router as create_token_router
-from collector.tokens import FeedbackTokens
-from collector.triage import create_triage
-from collector.webhooks import create_router as create_webhook_router
+from collector.triage.quarantine import Journal
+from collector.triage.routes import create_triage
 from tacit.config import Settings
 from tacit.database import Database
 from tacit.keys import KeyStore

@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from collector.answers import FeedbackStatus, FeedbackToken, read
-from collector.async_outbox import AsyncOutbox
-from collector.client_base import ClientBase
-from collector.courier import Courier
-from collector.letters import LetterQueue
+from collector.sdk.answers import FeedbackStatus, FeedbackToken, read
+from collector.sdk.async_outbox import AsyncOutbox
+from collector.sdk.client_base import ClientBase
+from collector.sdk.courier import Courier
+from collector.sdk.letters import LetterQueue
 from tacit.contracts import FeedbackEvent
 from tacit.errors import InvalidInputError, UnavailableError
 

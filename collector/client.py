@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 
-from collector.answers import FeedbackStatus, FeedbackToken, Rejection, read
 from collector.async_client import AsyncTacitClient
-from collector.client_base import ClientBase
-from collector.courier import Courier
-from collector.letters import LetterQueue
-from collector.outbox import Outbox
+from collector.sdk.answers import FeedbackStatus, FeedbackToken, Rejection, read
+from collector.sdk.client_base import ClientBase
+from collector.sdk.courier import Courier
+from collector.sdk.letters import LetterQueue
+from collector.sdk.outbox import Outbox
 from tacit.contracts import FeedbackEvent
 from tacit.errors import InvalidInputError, UnavailableError
 

@@ -17,13 +17,13 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from collector.arrivals import FeedbackWriter
-from collector.dead_letters import DeadLetterPurge
 from collector.ingest import feedback_topic, interactions_topic
-from collector.interactions import Recorded, read_interactions, write_interactions
 from collector.positions import Overtaken, advance, lock_screening
+from collector.screening.interactions import Recorded, read_interactions, write_interactions
+from collector.screening.writer import FeedbackWriter
 from collector.streams import Stream, StreamRecord
 from collector.tables import StreamPositionRow
+from collector.triage.dead_letters import DeadLetterPurge
 from tacit.config import Settings
 from tacit.contracts import utc_now
 from tacit.database import Database

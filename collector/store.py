@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from collector.counters import ScreeningCounts
-from collector.pending import TEACHING_KINDS
 from collector.reasons import Reason
+from collector.screening.counters import ScreeningCounts
+from collector.screening.pending import TEACHING_KINDS
+from collector.screening.weights import weigh, whole_interactions
 from collector.tables import EventRow, StreamPositionRow
-from collector.weights import weigh, whole_interactions
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, ScreenedEvent
 from tacit.database import Database
 from tacit.errors import ConflictError

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from sqlalchemy.orm import Session
 
-from collector.api import FEEDBACK_SCHEMAS
+from collector.api.feedback import FEEDBACK_SCHEMAS
 from collector.application import Collector
 from collector.store import EventStore
 from collector.streams import open_stream

@@ -1,7 +1,7 @@
 """Who a request comes from, and what that key or token may do.
 
-Made by ``tacit/keys.py`` from an API key and by ``collector/tokens.py`` from a feedback token; read
-by every API.
+Made by ``tacit/keys.py`` from an API key and by ``collector/api/tokens.py`` from a feedback token;
+read by every API.
 """
 
 from dataclasses import dataclass

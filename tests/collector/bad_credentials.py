@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import update
 from standardwebhooks import Webhook
 
+from collector.api.tokens import FeedbackTokens, Grant
 from collector.client import TacitClient
-from collector.tokens import FeedbackTokens, Grant
 from tacit.contracts import utc_now
 from tacit.errors import TacitError
 from tacit.key_rows import ApiKeyRow

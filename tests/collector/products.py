@@ -14,13 +14,13 @@ from fastapi.testclient import TestClient
 from openai.types.chat import ChatCompletion
 from prometheus_client import CollectorRegistry
 
-from collector.admission import Admission
-from collector.api import create_router
+from collector.api.admission import Admission
+from collector.api.feedback import create_router
+from collector.api.intake import Intake
+from collector.api.token_routes import create_router as token_router
+from collector.api.tokens import FeedbackTokens
 from collector.ingest import feedback_topic
-from collector.intake import Intake
-from collector.metrics import IngestCounters
-from collector.token_api import create_router as token_router
-from collector.tokens import FeedbackTokens
+from collector.monitoring.metrics import IngestCounters
 from tacit.contracts import FeedbackEvent
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore

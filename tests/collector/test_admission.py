@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from collector.admission import Admission
-from collector.rate_limit import RateLimiter
-from collector.tokens import FeedbackTokens, Grant
+from collector.api.admission import Admission
+from collector.api.rate_limit import RateLimiter
+from collector.api.tokens import FeedbackTokens, Grant
 from tacit.config import CollectorSettings
 from tacit.database import Database
 from tacit.errors import (

@@ -110,7 +110,7 @@ def test_the_loop_runs_on_while_the_disk_writes(
     """A call that waits for the disk holds up no other coroutine."""
     import threading
 
-    from collector.spool import Spool
+    from collector.sdk.spool import Spool
 
     release = threading.Event()
     offer = Spool.offer

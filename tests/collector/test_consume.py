@@ -204,7 +204,7 @@ def test_rolled_back_chunk_leaves_no_trace_in_memory_either(
     shared = [{"prompt": user(f"{w} by the silver moon tonight"), "completion": ""} for w in "abc"]
     events = [event(f"e-{i}", interaction=said) for i, said in enumerate(shared)]
     room.ingestor.accept(events[:2])
-    monkeypatch.setattr("collector.arrivals.insert_rows", _broken)
+    monkeypatch.setattr("collector.screening.writer.insert_rows", _broken)
     with pytest.raises(RuntimeError, match="broken"):
         room.consumer.drain()
     monkeypatch.undo()

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from collector.consume import Consumer
-from collector.counters import ScreeningCounts
 from collector.ingest import feedback_topic, interactions_topic
+from collector.screening.counters import ScreeningCounts
 from collector.tables import EventRow, ScreeningCounterRow
 from tacit.contracts import utc_now
 from tacit.database import Database

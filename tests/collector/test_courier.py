@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.answers import FeedbackStatus, FeedbackToken, Rejection, read, retry_after_s
-from collector.courier import MAX_REJECTED, BatchLimits, Courier, Idle, Pause, Post
-from collector.letters import Letter, MemoryQueue
+from collector.sdk.answers import FeedbackStatus, FeedbackToken, Rejection, read, retry_after_s
+from collector.sdk.courier import MAX_REJECTED, BatchLimits, Courier, Idle, Pause, Post
+from collector.sdk.letters import Letter, MemoryQueue
 from tacit.errors import (
     ConflictError,
     InvalidInputError,

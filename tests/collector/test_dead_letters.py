@@ -8,7 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from collector.consume import Consumer
-from collector.dead_letters import (
+from collector.ingest import feedback_topic, interactions_topic
+from collector.streams import StreamRecord
+from collector.tables import DeadLetterRow
+from collector.triage.dead_letters import (
     MAX_PAYLOAD_BYTES,
     DeadLetterPurge,
     Place,
@@ -16,10 +19,7 @@ from collector.dead_letters import (
     letter_id,
     place_of,
 )
-from collector.ingest import feedback_topic, interactions_topic
-from collector.replay import DeadLetters
-from collector.streams import StreamRecord
-from collector.tables import DeadLetterRow
+from collector.triage.replay import DeadLetters
 from tacit.config import CollectorSettings, load_settings
 from tacit.contracts import FeedbackEvent, Outcome
 from tacit.database import Database

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from collector.consume import Consumer
-from collector.holds import _EXPIRE_CHUNK, HoldExpiry
+from collector.screening.holds import _EXPIRE_CHUNK, HoldExpiry
 from tacit.config import ScreeningSettings
 from tacit.contracts import EventStatus, utc_now
 from tests.builders import event, recorded, user

@@ -20,18 +20,18 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from sqlalchemy import text
 from starlette.requests import ClientDisconnect
 
-from collector import backlog, health
-from collector.backlog import Backlog
 from collector.ingest import feedback_topic
-from collector.lag import Place, WaitingTime
-from collector.metrics import (
+from collector.monitoring import backlog, health
+from collector.monitoring.backlog import Backlog
+from collector.monitoring.lag import Place, WaitingTime
+from collector.monitoring.metrics import (
     OUTCOMES,
     SERIES,
     HttpMetrics,
     MetricsMiddleware,
     SeriesName,
 )
-from collector.monitoring import Monitoring
+from collector.monitoring.routes import Monitoring
 from collector.tables import DeadLetterRow, ScreeningCounterRow
 from tacit.config import Settings, load_settings
 from tacit.contracts import utc_now

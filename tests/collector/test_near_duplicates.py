@@ -6,8 +6,8 @@ import string
 import pytest
 from sqlalchemy import func, select
 
-from collector.clusters import cluster_of, is_holdout, normalized
-from collector.near_duplicates import MAX_FIRSTS, ClusterIndex, sketch_of
+from collector.screening.clusters import cluster_of, is_holdout, normalized
+from collector.screening.near_duplicates import MAX_FIRSTS, ClusterIndex, sketch_of
 from collector.tables import ClusterBandRow, ClusterRow
 from tacit.contracts import Correction, EventStatus, FeedbackEvent
 from tacit.database import Database

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from collector.clusters import is_holdout
-from collector.quarantine import Cursor, Quarantine
+from collector.screening.clusters import is_holdout
 from collector.tables import EventRow
+from collector.triage.quarantine import Cursor, Quarantine
 from gatekeeper.ledger import Ledger
 from tacit.config import load_settings
 from tacit.contracts import Correction, EventStatus

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.personal_data import _recognizers
-from collector.redaction import _redact, redact_event, redact_interaction, redact_text
+from collector.redaction.personal_data import _recognizers
+from collector.redaction.redact import _redact, redact_event, redact_interaction, redact_text
 from tacit.contracts import Critique, Preference
 from tests.builders import event, interaction, recorded, user
 from tests.collector.conftest import Room

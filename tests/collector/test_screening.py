@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from collector.clusters import cluster_of, is_holdout, normalized
+from collector.screening.clusters import cluster_of, is_holdout, normalized
 from tacit.contracts import (
     Correction,
     Critique,

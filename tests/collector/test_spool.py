@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.letters import LETTER_OVERHEAD_BYTES, Letter, LetterQueue, MemoryQueue
-from collector.spool import ADOPT_EVERY_S, SET_ASIDE, Spool
+from collector.sdk.letters import LETTER_OVERHEAD_BYTES, Letter, LetterQueue, MemoryQueue
+from collector.sdk.spool import ADOPT_EVERY_S, SET_ASIDE, Spool
 from tacit.errors import UnavailableError
 
 MakeQueue = Callable[..., LetterQueue]
@@ -108,8 +108,8 @@ def killed(folder: Path, code: str = "") -> subprocess.CompletedProcess[str]:
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from collector.letters import Letter\n"
-        "from collector.spool import Spool\n"
+        "from collector.sdk.letters import Letter\n"
+        "from collector.sdk.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), max_bytes=10**9)\n"
         "for i in range(10): spool.offer([Letter(f'a-{i}', b'x' * 100)])\n"
         f"{code}\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.clusters import cluster_of
+from collector.screening.clusters import cluster_of
 from tacit.contracts import EventStatus
 from tacit.errors import ConflictError
 from tests.builders import event, interaction

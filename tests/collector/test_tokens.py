@@ -12,7 +12,7 @@ import jwt
 import pytest
 from fastapi.testclient import TestClient
 
-from collector.tokens import ALGORITHM, AUDIENCE, ISSUER, PURPOSE, FeedbackTokens, Grant, Token
+from collector.api.tokens import ALGORITHM, AUDIENCE, ISSUER, PURPOSE, FeedbackTokens, Grant, Token
 from tacit.config import load_settings
 from tacit.contracts import Correction
 from tacit.control import create_control

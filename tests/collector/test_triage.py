@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from collector.ingest import feedback_topic
-from collector.triage import create_triage
+from collector.triage.routes import create_triage
 from tacit.contracts import Correction
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
@@ -128,8 +128,8 @@ def test_letters_page_and_filter(triage: Triage) -> None:
 
 
 def test_replay_of_all_comes_to_an_end(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.replay.MAX_LETTERS", 4)
-    monkeypatch.setattr("collector.dead_letter_routes.MAX_LETTERS", 4)
+    monkeypatch.setattr("collector.triage.replay.MAX_LETTERS", 4)
+    monkeypatch.setattr("collector.triage.dead_letter_routes.MAX_LETTERS", 4)
     triage.produce(*[b"bad %d" % i for i in range(10)])
     asked: dict[str, Any] = {"all": True}
     counts = []

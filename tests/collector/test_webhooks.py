@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook
 
-from collector.admission import Admission
+from collector.api.admission import Admission
+from collector.api.intake import Intake
+from collector.api.tokens import FeedbackTokens
+from collector.api.webhooks import create_router
 from collector.ingest import feedback_topic
-from collector.intake import Intake
-from collector.metrics import IngestCounters
-from collector.tokens import FeedbackTokens
-from collector.webhooks import create_router
+from collector.monitoring.metrics import IngestCounters
 from tacit.config import load_settings
 from tacit.contracts import FeedbackEvent
 from tacit.control import create_control

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from collector.screening.weights import CYCLE_SHARE
 from collector.tables import EventRow
-from collector.weights import CYCLE_SHARE
 from tacit.contracts import Correction, Critique, FeedbackEvent, Outcome, Rating, ScreenedEvent
 from tacit.contracts.feedback import RatingScale
 from tests.builders import event, interaction, recorded, user

@@ -14,7 +14,7 @@ from collector.consume import Consumer
 from collector.ingest import feedback_topic
 from collector.streams.embedded import EmbeddedStream
 from collector.tables import EventRow
-from collector.triage import create_triage
+from collector.triage.routes import create_triage
 from gatekeeper.ledger import Ledger
 from tacit.cli import app
 from tacit.config import load_settings
@@ -105,8 +105,8 @@ def test_letters_are_listed_shown_mended_and_replayed(service: Service, tmp_path
 def test_replay_and_drop_of_a_reason_take_more_than_one_call(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collector.replay.MAX_LETTERS", 3)
-    monkeypatch.setattr("collector.dead_letter_routes.MAX_LETTERS", 3)
+    monkeypatch.setattr("collector.triage.replay.MAX_LETTERS", 3)
+    monkeypatch.setattr("collector.triage.dead_letter_routes.MAX_LETTERS", 3)
     service.produce(*[b"bad %d" % number for number in range(8)])
     done = service.run("dead-letter", "replay", "--reason", "unparsable")
     assert done.stdout.split() == ["replayed", "3", "replayed", "3", "replayed", "2"]

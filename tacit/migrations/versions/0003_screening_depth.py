@@ -68,7 +68,7 @@ def _create_indices() -> None:
 
 
 def _tell_what_was_said() -> None:
-    """Fill ``about`` and ``said`` of events that were joined, as collector/arrival.py does."""
+    """Fill ``about`` and ``said`` of events that were joined, as screening does."""
     connection = op.get_bind()
     columns = "event_key, source, subject_id, interaction_id, interaction, payload"
     page = sa.text(

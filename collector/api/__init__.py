@@ -1,0 +1,1 @@
+"""The HTTP interface: who may send, what a request carries, what it is answered."""

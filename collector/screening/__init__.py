@@ -1,0 +1,1 @@
+"""What becomes of an event between the stream and the trainer."""

@@ -1,0 +1,1 @@
+"""What the clients are made of: queue, delivery, spool. Import ``collector.client``."""

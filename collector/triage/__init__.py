@@ -1,0 +1,1 @@
+"""What a person looks after: dead letters and the quarantine."""
