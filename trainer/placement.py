@@ -52,19 +52,21 @@ class Request:
         return [dict(share) for _ in range(self.num_workers)]
 
 
-def connect() -> bool:
+def connect(*, local_cpus: int | None = None) -> bool:
     """Have Ray running; returns whether it was started here and so is ours to stop.
 
+    ``local_cpus`` starts it on this machine with that many CPUs to hand out, however many there
+    are, even where RAY_ADDRESS names a cluster.
     Raises PlacementError when the cluster at ``RAY_ADDRESS`` cannot be reached.
     """
     if ray.is_initialized():
         return False
-    address = os.environ.get("RAY_ADDRESS")
+    address = None if local_cpus else os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address}
     if not address:
         options = {
             "address": "local",
-            "num_cpus": os.cpu_count() or 1,
+            "num_cpus": local_cpus or os.cpu_count() or 1,
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
         }

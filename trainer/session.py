@@ -17,6 +17,7 @@ from tacit.errors import TacitError
 from trainer.checkpoint import PolicyOpener, save_policy
 from trainer.collective import Collective, join
 from trainer.examples import build_examples
+from trainer.memory import UpdateTooLargeError, is_out_of_memory
 from trainer.optimize import Optimization
 from trainer.progress import StepMetrics
 
@@ -58,8 +59,8 @@ class TrainingSession:
     def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
         """Train; yields StepMetrics, and on rank 0 the new checkpoint's digest last.
 
-        Raises TrainingError, and NotFoundError or IntegrityError for a bad parent. Nothing is
-        written in that case.
+        Raises TrainingError, UpdateTooLargeError when memory runs out, and NotFoundError or
+        IntegrityError for a bad parent. Nothing is written in that case.
         """
         try:
             yield from self._update(job)
@@ -67,10 +68,14 @@ class TrainingSession:
             # Every worker meets these at the same point, so the group stays whole.
             self._opener.forget()
             raise
-        except BaseException:
+        except BaseException as error:
             # The others may be waiting for this one's gradient; leaving makes them fail too.
             self._opener.forget()
             self._group.leave()
+            if is_out_of_memory(error):
+                raise UpdateTooLargeError(
+                    "an update that fits into memory", got=str(error)
+                ) from error
             raise
 
     def _update(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:

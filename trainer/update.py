@@ -15,64 +15,107 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     scoring.py       gets logits at completion positions only,
     objective.py     holds every term of the loss with its paper, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
+    memory.py      what is tried next when memory runs out
+    interpolate.py variants between parent and trained policy
+    reproduce.py   rebuilds a candidate from what is recorded of it
     methods.py     TRL's SFT, DPO and KTO trainers in place of the mixed objective
 
 Same batch, events, replay, settings and world size give the same digest on CPUs of one kind.
 """
 
-import importlib.metadata
 import logging
-import platform
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent, SealedBatch
-from tacit.errors import TrainingError
-from trainer.placement import connect, resolve_request
+from tacit.errors import PlacementError, TrainingError
+from tacit.metrics import MetricName
+from trainer.memory import UpdateTooLargeError, halved
+from trainer.placement import Request, connect, resolve_request
 from trainer.progress import StepMetrics, TrainedPolicy
+from trainer.provenance import PROCESSOR, library_versions
 from trainer.seal import verify_batch
 from trainer.workers import WorkerFailedError, WorkerGroup, WorkerLostError
+
+if TYPE_CHECKING:
+    from trainer.session import UpdateJob
 
 __all__ = ["PolicyTrainer", "StepMetrics", "TrainedPolicy"]
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = ("tacit", "torch", "transformers", "peft", "trl", "ray", "safetensors", "tokenizers")
+
+class Group(Protocol):
+    """What an update runs on; ``workers.WorkerGroup`` is one."""
+
+    world_size: int
+    processor: str
+
+    def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
+        """StepMetrics while it trains, the checkpoint's digest last."""
+
+    def stop(self) -> None:
+        """Give everything back."""
 
 
 class PolicyTrainer:
     """Runs updates one after another on a warm group of workers. Not for several threads."""
 
-    def __init__(self, settings: TrainerSettings, store: CheckpointStore) -> None:
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        store: CheckpointStore,
+        *,
+        open_group: Callable[[Request], Group] | None = None,
+        local_cpus: int | None = None,
+    ) -> None:
+        """``open_group`` replaces Ray's actors; ``local_cpus`` is that of ``placement.connect``."""
         self._settings = settings
         self._store = store
-        self._group: WorkerGroup | None = None
+        self._open_group = open_group or self._open_workers
+        self._local_cpus = local_cpus
+        self._group: Group | None = None
+        self._request: Request | None = None
         self._owns_ray = False
 
     def start(self) -> None:
         """Start Ray, unless it runs, and the workers; does nothing if they are up.
 
+        Workers that replace lost ones are as many, so that the update ends in the same weights;
+        fewer only if it was left to the cluster and the room does not come back.
         Raises PlacementError.
         """
         if self._group is not None:
             return
-        self._owns_ray = connect() or self._owns_ray
+        self._owns_ray = connect(local_cpus=self._local_cpus) or self._owns_ray
+        try:
+            self._request = self._request or self._resolve()
+            self._group = self._open_group(self._request)
+        except PlacementError:
+            smaller = self._resolve()
+            if smaller == self._request:
+                raise
+            logger.warning("no more %s; going on with %s", self._request, smaller)
+            self._request = smaller
+            self._group = self._open_group(smaller)
+
+    def _resolve(self) -> Request:
         settings = self._settings
         if settings.method != "mixed":
             settings = settings.model_copy(update={"num_workers": 1})
-        self._group = WorkerGroup(
-            self._store,
-            resolve_request(settings),
-            placement_timeout_s=settings.placement_timeout_s,
+        return resolve_request(settings)
+
+    def _open_workers(self, request: Request) -> Group:
+        return WorkerGroup(
+            self._store, request, placement_timeout_s=self._settings.placement_timeout_s
         )
 
     def stop(self) -> None:
         """Stop the workers, and Ray if it was started here."""
-        if self._group is not None:
-            self._group.stop()
-            self._group = None
+        self._drop_group()
         if self._owns_ray:
             import ray
 
@@ -90,23 +133,28 @@ class PolicyTrainer:
         """Train the batch's parent on its events and put the result into the store.
 
         ``on_step`` is called after each step, in this thread; steps count from 1 again after a lost
-        worker. Raises IntegrityError when events or replay are not those of the batch or the parent
-        is damaged, TrainingError when no candidate can come of it, PlacementError when there is no
-        room. Nothing is put into the store then.
+        worker or when memory ran out. Raises IntegrityError when events or replay are not those of
+        the batch or the parent is damaged, TrainingError when no candidate can come of it,
+        PlacementError when there is no room. Nothing is put into the store then.
         """
         verify_batch(batch, events, replay)
         self._store.verify(batch.parent)
-        for attempt in range(self._settings.max_restarts + 1):
+        settings, num_lost = self._settings, 0
+        while num_lost <= self._settings.max_restarts:
             try:
-                return self._attempt(batch, events, replay, on_step)
+                return self._attempt(batch, events, replay, settings, on_step)
             except WorkerLostError as error:
-                logger.warning("a worker was lost in attempt %d: %s", attempt + 1, error)
+                num_lost += 1
+                logger.warning("a worker was lost, %d so far: %s", num_lost, error)
                 self._drop_group()
+            except UpdateTooLargeError as error:
+                self._drop_group()
+                settings = halved(settings, error)
             except WorkerFailedError:
                 self._drop_group()
                 raise
         raise TrainingError(
-            f"workers that stay alive for {self._settings.max_restarts + 1} attempts",
+            f"workers that stay alive for {num_lost} attempts",
             got="a lost worker each time",
             mend="Look for out-of-memory kills; trainer.max_restarts raises the limit.",
         )
@@ -116,6 +164,7 @@ class PolicyTrainer:
         batch: SealedBatch,
         events: Sequence[ScreenedEvent],
         replay: Sequence[ReplayExample],
+        settings: TrainerSettings,
         on_step: Callable[[StepMetrics], None],
     ) -> TrainedPolicy:
         from trainer.session import UpdateJob  # imports torch, which start() may yet go without
@@ -123,42 +172,49 @@ class PolicyTrainer:
         self.start()
         group = self._group
         assert group is not None
-        job = UpdateJob(batch.parent, tuple(events), tuple(replay), self._settings)
+        job = UpdateJob(batch.parent, tuple(events), tuple(replay), settings)
         steps: list[StepMetrics] = []
         weights: Digest | None = None
         for item in group.run(job):
             if isinstance(item, StepMetrics):
-                steps.append(item)
-                on_step(item)
+                step = self._marked(item, settings)
+                steps.append(step)
+                on_step(step)
             else:
                 weights = item
         if weights is None:
             raise TrainingError("a checkpoint from the first worker", got="none")
-        return self._result(weights, steps, group.world_size)
+        return self._result(weights, steps, settings, group)
+
+    def _marked(self, step: StepMetrics, settings: TrainerSettings) -> StepMetrics:
+        """``step`` with the size of its microbatches, where memory made them smaller."""
+        tokens = settings.micro_batch_tokens
+        if tokens == self._settings.micro_batch_tokens:
+            return step
+        metrics = {**step.metrics, MetricName.MICRO_BATCH_TOKENS.value: float(tokens)}
+        return step._replace(metrics=metrics)
 
     def _result(
-        self, weights: Digest, steps: Sequence[StepMetrics], world_size: int
+        self,
+        weights: Digest,
+        steps: Sequence[StepMetrics],
+        settings: TrainerSettings,
+        group: Group,
     ) -> TrainedPolicy:
-        config = self._settings.model_copy(update={"num_workers": world_size})
+        config = settings.model_copy(update={"num_workers": group.world_size})
         return TrainedPolicy(
             weights=weights,
             config=config.model_dump(mode="json"),
-            seed=self._settings.seed,
-            world_size=world_size,
-            versions=library_versions(),
-            metrics=_last_epoch(steps, self._settings.num_epochs),
+            seed=settings.seed,
+            world_size=group.world_size,
+            versions={**library_versions(), PROCESSOR: group.processor},
+            metrics=_last_epoch(steps, settings.num_epochs),
         )
 
     def _drop_group(self) -> None:
         if self._group is not None:
             self._group.stop()
             self._group = None
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of everything that takes part in an update."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"python": platform.python_version(), **versions}
 
 
 def _last_epoch(steps: Sequence[StepMetrics], num_epochs: int) -> dict[str, float]:

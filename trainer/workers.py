@@ -12,13 +12,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest
 from tacit.errors import PlacementError, TacitError, TrainingError
+from trainer.memory import UpdateTooLargeError
 from trainer.placement import Request, place
 from trainer.progress import StepMetrics
 
@@ -33,6 +45,18 @@ COLLECTIVE_TIMEOUT_S = 600.0
 """How long a worker waits for another's gradient; covers one loading a large base more slowly."""
 SETTLE_TIMEOUT_S = 30.0
 """How long the other workers get to end after one has failed."""
+
+
+LOST = (
+    RayActorError,
+    NodeDiedError,
+    WorkerCrashedError,
+    ObjectLostError,
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    GetTimeoutError,
+)
+"""How Ray says that a worker, or the whole node it was on, is gone."""
 
 
 class WorkerLostError(Exception):
@@ -51,6 +75,7 @@ class PolicyWorker:
 
         configure_process(num_threads=num_threads, device=device)
         self._session = TrainingSession(store, device=device)
+        self._device = device
 
     def meeting_point(self) -> str:
         """``host:port`` on this node where a group can meet."""
@@ -59,9 +84,12 @@ class PolicyWorker:
             probe.bind((host, 0))
             return f"{host}:{probe.getsockname()[1]}"
 
-    def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> None:
-        """Enter the data-parallel group."""
+    def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> str:
+        """Enter the data-parallel group; returns the kind of processor that computes here."""
+        from trainer.provenance import processor_kind
+
         self._session.join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
+        return processor_kind(self._device)
 
     def lead(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job as rank 0, streaming."""
@@ -89,6 +117,8 @@ class WorkerGroup:
         """
         self.world_size = request.num_workers
         self.workers: list[Any] = []
+        self.processor = ""
+        """Kinds of processor in the group, usually one."""
         started = time.monotonic()
         self._placement = place(request, timeout_s=placement_timeout_s)
         try:
@@ -129,7 +159,7 @@ class WorkerGroup:
                 )
                 for rank, worker in enumerate(self.workers)
             ]
-            ray.get(joins, timeout=START_TIMEOUT_S)
+            self.processor = "; ".join(sorted(set(ray.get(joins, timeout=START_TIMEOUT_S))))
         except (RayError, GetTimeoutError) as error:
             raise PlacementError(
                 f"{self.world_size} workers to start and to find each other within "
@@ -141,8 +171,9 @@ class WorkerGroup:
     def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job on all workers: StepMetrics while it trains, the checkpoint's digest last.
 
-        Raises WorkerLostError when a worker died, a TacitError raised in the workers as it is, and
-        WorkerFailedError for anything else.
+        Raises WorkerLostError when a worker or its node died, UpdateTooLargeError when one ran out
+        of memory, a TacitError raised in the workers as it is, and WorkerFailedError for anything
+        else.
         """
         shared = ray.put(job)
         stream = self.workers[0].lead.options(num_returns="streaming").remote(shared)
@@ -157,9 +188,15 @@ class WorkerGroup:
     def _explain(self, error: RayError, others: list[Any]) -> Exception:
         """The one error to raise: survivors of a failure only see their connection close."""
         errors = [error, *self._settle(others)]
-        if any(isinstance(found, RayActorError | GetTimeoutError) for found in errors):
-            return WorkerLostError(str(error))
         causes = [found.cause for found in errors if isinstance(found, RayTaskError)]
+        for cause in causes:
+            if isinstance(cause, UpdateTooLargeError):
+                return cause
+        for found in errors:
+            if isinstance(found, OutOfMemoryError):  # Ray ended a worker before the kernel would
+                return UpdateTooLargeError("an update that fits into memory", got=str(found))
+        if any(isinstance(found, LOST) for found in errors):
+            return WorkerLostError(str(error))
         for cause in causes:
             if isinstance(cause, TacitError):
                 return cause

@@ -1,0 +1,55 @@
+"""Running out of memory: how it is told, and what an update is tried with next.
+
+Microbatches bound the memory of a step, so an update that does not fit starts again with half of
+``trainer.micro_batch_tokens``. It starts again rather than going on in the middle because gradients
+summed in other portions have other bits: so a candidate is a function of one number, which stands
+in its configuration.
+"""
+
+import logging
+
+from tacit.config import TrainerSettings
+from tacit.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+MIN_MICRO_BATCH_TOKENS = 256
+"""Below this nearly every example has a microbatch of its own, and halving gains nothing."""
+
+_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
+class UpdateTooLargeError(TrainingError):
+    """A worker ran out of memory in an update."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is torch, a library below it or Python failing to allocate."""
+    # On CPU torch raises a bare RuntimeError; only its words tell.
+    said = str(error).lower()
+    is_said = isinstance(error, RuntimeError) and any(sign in said for sign in _SIGNS)
+    return isinstance(error, MemoryError) or is_said
+
+
+def halved(settings: TrainerSettings, error: UpdateTooLargeError) -> TrainerSettings:
+    """``settings`` with half the microbatch, not below the floor.
+
+    Raises ``error`` in words for a person where halving does not help: at the floor, or with TRL's
+    methods, which have no microbatches.
+    """
+    tokens = settings.micro_batch_tokens
+    if settings.method != "mixed" or tokens <= MIN_MICRO_BATCH_TOKENS:
+        raise TrainingError(
+            f"an update that fits into memory with trainer.method={settings.method} and "
+            f"trainer.micro_batch_tokens={tokens}",
+            got=error.got,
+            mend="Lower trainer.max_length, trainer.batch_size or trainer.lora.rank, or give the "
+            "workers more memory.",
+        ) from error
+    smaller = max(MIN_MICRO_BATCH_TOKENS, tokens // 2)
+    logger.warning(
+        "out of memory (%s): the update starts again with trainer.micro_batch_tokens=%d",
+        error.got,
+        smaller,
+    )
+    return settings.model_copy(update={"micro_batch_tokens": smaller})
