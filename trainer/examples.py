@@ -5,17 +5,21 @@
 | correction                      | PAIR: corrected text chosen, what was said rejected |
 | correction equal to the answer  | CHOSEN: likelihood only                             |
 | preference                      | PAIR                                                |
-| outcome, rating above 0 / below | DESIRABLE / UNDESIRABLE with weight |value|         |
+| outcome, rating above 0 / below | DESIRABLE / UNDESIRABLE with weight |reward|, and   |
+|                                 | how it was sampled, where that is known             |
+| critique                        | CRITICISED, with the prompt the teacher reads       |
 | replay                          | REPLAY                                              |
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from tacit.contracts import (
     Correction,
+    Critique,
+    Message,
     Outcome,
     Preference,
     Rating,
@@ -24,6 +28,12 @@ from tacit.contracts import (
 )
 from tacit.errors import TrainingError
 from tacit.policies import completion_ids, prompt_ids
+from trainer.behaviour import Behaviour, sampled_completion
+from trainer.hindsight import with_hindsight
+from trainer.rewards import rewards
+
+MIN_WEIGHT = 1e-6
+"""An example that weighs less says nothing, and alone in a step it would be divided by nothing."""
 
 
 class ExampleKind(StrEnum):
@@ -33,7 +43,12 @@ class ExampleKind(StrEnum):
     CHOSEN = "chosen"
     DESIRABLE = "desirable"
     UNDESIRABLE = "undesirable"
+    CRITICISED = "criticised"
     REPLAY = "replay"
+
+
+JUDGED = (ExampleKind.DESIRABLE, ExampleKind.UNDESIRABLE)
+"""Kinds that came with a reward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +63,16 @@ class Example:
     """Empty but for a PAIR."""
     weight: float = 1.0
     """Trust times the size of the signal; multiplies every term of the example's loss."""
+    behaviour: Behaviour | None = None
+    """How a DESIRABLE or UNDESIRABLE completion was sampled, where that is known."""
+    teacher_prompt: tuple[int, ...] = ()
+    """The prompt of a CRITICISED completion with the critique in it; else empty."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the longest sequence."""
-        return len(self.prompt) + max(len(self.completion), len(self.rejected))
+        prompt = max(len(self.prompt), len(self.teacher_prompt))
+        return prompt + max(len(self.completion), len(self.rejected))
 
 
 def build_examples(
@@ -61,85 +81,94 @@ def build_examples(
     replay: Sequence[ReplayExample],
     *,
     max_length: int,
+    critiques: bool = False,
 ) -> list[Example]:
     """Examples in the order of ``events``, then of ``replay``; those without weight are left out.
 
+    ``critiques`` says whether to make examples of critiques too: the mixed objective learns from
+    them, TRL's trainers would take what was criticised for an example to follow.
     Raises TrainingError when no event is usable: replay alone teaches nothing new.
     """
-    found = (_event_example(tokenizer, event, max_length) for event in events)
-    usable = [example for example in found if example is not None]
+    builder = _Builder(tokenizer, max_length)
+    found = [
+        builder.event(event, reward) if critiques or not _is_critique(event) else None
+        for event, reward in zip(events, rewards(events), strict=True)
+    ]
+    usable = [e for e in found if e is not None and e.weight >= MIN_WEIGHT]
     if not usable:
         raise TrainingError(
             "at least one event with a training signal",
-            got=f"{len(events)} events, all critiques, neutral outcomes or without trust",
+            got=f"{len(events)} events, all neutral, without trust, or of kinds not learned from",
             mend="Wait for corrections, preferences, or outcomes and ratings other than neutral.",
         )
-    rehearsed = [
-        _example(
-            tokenizer, ExampleKind.REPLAY, example.prompt, example.completion, max_length=max_length
+    return [*usable, *map(builder.replay, replay)]
+
+
+def _is_critique(event: ScreenedEvent) -> bool:
+    return isinstance(event.event.feedback, Critique)
+
+
+class _Builder:
+    """Makes examples of at most ``max_length`` tokens."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+
+    def event(self, event: ScreenedEvent, reward: float | None) -> Example:
+        prompt, said = event.interaction.prompt, event.interaction.completion
+        match event.event.feedback:
+            case Correction(completion=right) if right.strip() == said.strip():
+                return self._example(ExampleKind.CHOSEN, prompt, right, weight=event.weight)
+            case Correction(completion=right):
+                return self._pair(prompt, right, said, weight=event.weight)
+            case Preference(chosen=chosen, rejected=rejected):
+                return self._pair(prompt, chosen, rejected, weight=event.weight)
+            case Critique(text=critique):
+                return self._criticised(event, critique)
+            case Outcome() | Rating():
+                assert reward is not None
+                return self._judged(event, reward)
+
+    def replay(self, example: ReplayExample) -> Example:
+        return self._example(ExampleKind.REPLAY, example.prompt, example.completion, weight=1.0)
+
+    def _example(
+        self, kind: ExampleKind, prompt: Sequence[Message], completion: str, *, weight: float
+    ) -> Example:
+        ids = self._completion(completion)
+        kept = self._prompt(prompt, room=self._max_length - len(ids))
+        return Example(kind, kept, ids, weight=weight)
+
+    def _pair(
+        self, prompt: Sequence[Message], chosen: str, rejected: str, *, weight: float
+    ) -> Example:
+        better, worse = self._completion(chosen), self._completion(rejected)
+        kept = self._prompt(prompt, room=self._max_length - max(len(better), len(worse)))
+        return Example(ExampleKind.PAIR, kept, better, rejected=worse, weight=weight)
+
+    def _judged(self, event: ScreenedEvent, reward: float) -> Example:
+        kind = ExampleKind.DESIRABLE if reward > 0 else ExampleKind.UNDESIRABLE
+        interaction, weight = event.interaction, abs(reward) * event.weight
+        if (sampled := sampled_completion(self._tokenizer, interaction)) is not None:
+            ids, behaviour = sampled
+            whole = tuple(prompt_ids(self._tokenizer, interaction.prompt))
+            # What was logged is of the whole prompt: it says nothing of one that is cut.
+            if len(whole) + len(ids) <= self._max_length:
+                return Example(kind, whole, ids, weight=weight, behaviour=behaviour)
+        return self._example(kind, interaction.prompt, interaction.completion, weight=weight)
+
+    def _criticised(self, event: ScreenedEvent, critique: str) -> Example:
+        prompt, said = event.interaction.prompt, event.interaction.completion
+        plain = self._example(ExampleKind.CRITICISED, prompt, said, weight=event.weight)
+        room = self._max_length - len(plain.completion)
+        return replace(
+            plain, teacher_prompt=self._prompt(with_hindsight(prompt, critique), room=room)
         )
-        for example in replay
-    ]
-    return [*usable, *rehearsed]
 
+    def _completion(self, text: str) -> tuple[int, ...]:
+        # One prompt token must stay: the first completion token is predicted from it.
+        return tuple(completion_ids(self._tokenizer, text)[: self._max_length - 1])
 
-def _event_example(tokenizer: Any, event: ScreenedEvent, max_length: int) -> Example | None:
-    said = event.interaction.completion
-    value = 1.0
-    rejected: str | None = None
-    match event.event.feedback:
-        case Correction(completion=completion):
-            same = completion.strip() == said.strip()
-            kind, rejected = (ExampleKind.CHOSEN, None) if same else (ExampleKind.PAIR, said)
-        case Preference(chosen=completion, rejected=rejected):
-            kind = ExampleKind.PAIR
-        case Outcome() | Rating() as judged:
-            value, completion = signal(judged), said
-            kind = ExampleKind.DESIRABLE if value > 0 else ExampleKind.UNDESIRABLE
-        case _:
-            return None
-    weight = abs(value) * event.weight
-    if weight == 0:
-        return None
-    return _example(
-        tokenizer,
-        kind,
-        event.interaction.prompt,
-        completion,
-        rejected=rejected,
-        weight=weight,
-        max_length=max_length,
-    )
-
-
-def signal(feedback: Outcome | Rating) -> float:
-    """The feedback as a number in [-1, 1]; a failed bool is -1."""
-    if isinstance(feedback, Rating):
-        return feedback.normalized()
-    if isinstance(feedback.value, bool):
-        return 1.0 if feedback.value else -1.0
-    return feedback.value
-
-
-def _example(
-    tokenizer: Any,
-    kind: ExampleKind,
-    prompt: Any,
-    completion: str,
-    *,
-    max_length: int,
-    rejected: str | None = None,
-    weight: float = 1.0,
-) -> Example:
-    # One prompt token must stay: the first completion token is predicted from it.
-    room = max_length - 1
-    chosen_ids = completion_ids(tokenizer, completion)[:room]
-    rejected_ids = [] if rejected is None else completion_ids(tokenizer, rejected)[:room]
-    keep = max_length - max(len(chosen_ids), len(rejected_ids))
-    return Example(
-        kind=kind,
-        prompt=tuple(prompt_ids(tokenizer, prompt)[-keep:]),
-        completion=tuple(chosen_ids),
-        rejected=tuple(rejected_ids),
-        weight=weight,
-    )
+    def _prompt(self, prompt: Sequence[Message], *, room: int) -> tuple[int, ...]:
+        return tuple(prompt_ids(self._tokenizer, prompt)[-room:])

@@ -4,22 +4,34 @@
 
     PAIR                    l = dpo_weight * DPO + nll_weight * NLL(chosen)
     CHOSEN                  l = nll_weight * NLL
-    DESIRABLE, UNDESIRABLE  l = kto_weight * KTO
+    DESIRABLE, UNDESIRABLE  l = topr_weight * TOPR where it is known how the answer was sampled,
+                            l = kto_weight * KTO elsewhere
+    CRITICISED              l = critique_weight * KL(policy || parent that read the critique)
     REPLAY                  l = nll_weight * NLL + kl_weight * KL(policy || reference)
 
-Log-probabilities are natural logs, of whole completions (sums over tokens) unless said otherwise.
-The reference is the parent policy as it was before the first step.
+The formulas are in losses.py. The reference is the parent policy as it was before the first step.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tacit.config import TrainerSettings
-from trainer.batches import MicroBatch
+from trainer.losses import (
+    critique_loss,
+    dpo_loss,
+    kl_divergence,
+    kto_loss,
+    nll_loss,
+    nucleus_log_mass,
+    tempered,
+    topr_loss,
+    topr_tapers,
+)
+from trainer.packing import MicroBatch
 from trainer.scoring import CompletionScorer
 
 
@@ -30,14 +42,19 @@ class Stat(IntEnum):
     DPO = 1
     NLL = 2
     KTO = 3
-    REPLAY = 4
-    KL = 5
-    MARGIN = 6
-    PAIR_WEIGHT = 7
-    NLL_WEIGHT = 8
-    KTO_WEIGHT = 9
-    REPLAY_WEIGHT = 10
-    TOKENS = 11
+    TOPR = 4
+    CRITIQUE = 5
+    REPLAY = 6
+    KL = 7
+    MARGIN = 8
+    TAPER = 9
+    PAIR_WEIGHT = 10
+    NLL_WEIGHT = 11
+    KTO_WEIGHT = 12
+    TOPR_WEIGHT = 13
+    CRITIQUE_WEIGHT = 14
+    REPLAY_WEIGHT = 15
+    TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -49,69 +66,20 @@ class Reference:
     mismatched: Tensor | None
     """[K] of the mismatched sequences."""
     hidden: Tensor
-    """[S, H] hidden states at the completion tokens of replay."""
-
-
-def dpo_loss(
-    chosen: Tensor,
-    rejected: Tensor,
-    *,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    beta: float,
-) -> Tensor:
-    """Direct preference optimization per pair, [P] each, returns [P].
-
-    -log sigmoid(beta * ((log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l)))),
-    equation 7 of Rafailov et al. 2023, arXiv 2305.18290.
-    """
-    margin = (chosen - reference_chosen) - (rejected - reference_rejected)
-    return -F.logsigmoid(beta * margin)
-
-
-def nll_loss(logprobs: Tensor, lengths: Tensor) -> Tensor:
-    """Negative log-likelihood per token of each completion: [Q], [Q] to [Q].
-
-    The length-normalised likelihood term that iterative RPO adds to DPO,
-    Pang et al. 2024, arXiv 2404.19733, equation 1.
-    """
-    return -logprobs / lengths
-
-
-def kto_loss(
-    logprobs: Tensor, *, reference: Tensor, desirable: Tensor, z0: Tensor, beta: float
-) -> Tensor:
-    """Kahneman-Tversky optimization per completion; ``desirable`` is bool, all [K], returns [K].
-
-    1 - sigmoid(beta * (r - z0)) if desirable, else 1 - sigmoid(beta * (z0 - r)), with
-    r = log pi(y|x) - log ref(y|x); equation 7 of Ethayarajh et al. 2024, arXiv 2402.01306.
-    """
-    advantage = (logprobs - reference) - z0
-    return 1 - torch.sigmoid(beta * torch.where(desirable, advantage, -advantage))
-
-
-def kto_reference_point(log_ratios: Tensor) -> Tensor:
-    """z0: mean log-ratio of mismatched completions, at least 0, without gradient; scalar.
-
-    The biased estimate of KL(policy || reference) of section 4.2 of arXiv 2402.01306.
-    """
-    return log_ratios.detach().mean().clamp(min=0)
-
-
-def kl_divergence(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """KL(policy || reference) at each token over the whole vocabulary: [S, V] each, returns [S]."""
-    return (logprobs.exp() * (logprobs - reference)).sum(-1)
+    """[E, H] hidden states at the completion tokens of replay."""
+    taught: Tensor
+    """[D, H] those at the criticised tokens, of the parent that read the critique."""
 
 
 def score_reference(scorer: CompletionScorer, batch: MicroBatch) -> Reference:
     """Run the parent policy over a micro-batch, without gradient."""
     with torch.no_grad():
         hidden = scorer.hidden(batch.sequences)
-        logprobs = _sequence_logprobs(scorer.logprobs(hidden), batch)
         return Reference(
-            logprobs=logprobs,
+            logprobs=_sequence_logprobs(scorer.logprobs(hidden), batch),
             mismatched=mismatched_logprobs(scorer, batch),
             hidden=hidden[batch.replay_tokens],
+            taught=hidden[:0] if batch.taught is None else scorer.hidden(batch.taught),
         )
 
 
@@ -137,6 +105,40 @@ def mixed_loss(
     """Weighted sum of losses (scalar, not yet divided by the sum of weights) and sums [Stat]."""
     table = scorer.logprobs(scorer.hidden(batch.sequences))
     logprobs = _sequence_logprobs(table, batch)
+    tapers, topr = _topr(batch, table)
+    kl, critique = _divergences(batch, table, reference, reference_scorer)
+    sums = {
+        **_sequence_terms(batch, logprobs, reference, z0=z0, settings=settings),
+        Stat.TOPR: (batch.sampled_weights * topr).sum(),
+        Stat.TAPER: (batch.sampled_weights * tapers).sum(),
+        Stat.KL: (batch.replay_weights * kl).sum(),
+        Stat.CRITIQUE: (batch.criticised_weights * critique).sum(),
+    }
+    loss = (
+        settings.dpo_weight * sums[Stat.DPO]
+        + settings.nll_weight * (sums[Stat.NLL] + sums[Stat.REPLAY])
+        + settings.kto_weight * sums[Stat.KTO]
+        + settings.topr_weight * sums[Stat.TOPR]
+        + settings.critique_weight * sums[Stat.CRITIQUE]
+        + settings.kl_weight * sums[Stat.KL]
+    )
+    return loss, _stats(batch, {**sums, Stat.LOSS: loss}, logprobs.detach() - reference.logprobs)
+
+
+def _sequence_logprobs(table: Tensor, batch: MicroBatch) -> Tensor:
+    sequences = batch.sequences
+    return sequences.per_sequence(table.gather(-1, sequences.targets[:, None]).squeeze(-1))
+
+
+def _sequence_terms(
+    batch: MicroBatch,
+    logprobs: Tensor,
+    reference: Reference,
+    *,
+    z0: Tensor,
+    settings: TrainerSettings,
+) -> dict[Stat, Tensor]:
+    """Sums of the terms that need no more than the log-probabilities [N] of whole completions."""
     lengths = batch.sequences.lengths
     dpo = dpo_loss(
         logprobs[batch.chosen],
@@ -145,7 +147,6 @@ def mixed_loss(
         reference_rejected=reference.logprobs[batch.rejected],
         beta=settings.dpo_beta,
     )
-    nll = nll_loss(logprobs[batch.likely], lengths[batch.likely])
     kto = kto_loss(
         logprobs[batch.judged],
         reference=reference.logprobs[batch.judged],
@@ -153,48 +154,60 @@ def mixed_loss(
         z0=z0,
         beta=settings.kto_beta,
     )
+    nll = nll_loss(logprobs[batch.likely], lengths[batch.likely])
     replay = nll_loss(logprobs[batch.replayed], lengths[batch.replayed])
-    kl = _replay_kl(batch, table, reference_scorer.logprobs(reference.hidden))
-    sums = {
+    return {
         Stat.DPO: (batch.pair_weights * dpo).sum(),
         Stat.NLL: (batch.likely_weights * nll).sum(),
         Stat.KTO: (batch.judged_weights * kto).sum(),
         Stat.REPLAY: (batch.replay_weights * replay).sum(),
-        Stat.KL: (batch.replay_weights * kl).sum(),
     }
-    loss = (
-        settings.dpo_weight * sums[Stat.DPO]
-        + settings.nll_weight * (sums[Stat.NLL] + sums[Stat.REPLAY])
-        + settings.kto_weight * sums[Stat.KTO]
-        + settings.kl_weight * sums[Stat.KL]
-    )
-    return loss, _stats(batch, loss, sums, logprobs.detach() - reference.logprobs)
 
 
-def _sequence_logprobs(table: Tensor, batch: MicroBatch) -> Tensor:
-    sequences = batch.sequences
-    return sequences.per_sequence(table.gather(-1, sequences.targets[:, None]).squeeze(-1))
+def _topr(batch: MicroBatch, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Tapers [B] and losses [B] of the completions whose behaviour is known.
+
+    The policy is the distribution that is served: tempered as at sampling, in the ratio and in the
+    gradient, or learning from tempered answers would sharpen it with every update. The ratio also
+    minds the nucleus, whose mass is taken from today's policy. A token just outside is not put at
+    probability 0: rounding between serving and training would decide which one is.
+    """
+    if not len(batch.sampled):
+        return table.new_zeros(0), table.new_zeros(0)
+    tokens, sequences, behaviour = batch.sampled_tokens, batch.sequences, batch.behaviour
+    drawn = tempered(table[tokens], behaviour.temperatures)
+    per_token = drawn.gather(-1, sequences.targets[tokens, None]).squeeze(-1)
+    logprobs = sequences.per_sequence_of(tokens, per_token)[batch.sampled]
+    masses = nucleus_log_mass(drawn[behaviour.truncated], behaviour.top_p)
+    mass = sequences.per_sequence_of(tokens[behaviour.truncated], masses)[batch.sampled]
+    tapers = topr_tapers(logprobs - mass - behaviour.logprobs, positive=batch.positive)
+    lengths = sequences.lengths[batch.sampled]
+    return tapers, topr_loss(logprobs, tapers=tapers, positive=batch.positive, lengths=lengths)
 
 
-def _replay_kl(batch: MicroBatch, table: Tensor, reference: Tensor) -> Tensor:
-    """Mean KL per token of each replay completion, [R]."""
-    tokens = batch.replay_tokens
-    per_token = table.new_zeros(len(table)).index_put(
-        (tokens,), kl_divergence(table[tokens], reference)
-    )
-    sums = batch.sequences.per_sequence(per_token)
-    return sums[batch.replayed] / batch.sequences.lengths[batch.replayed]
+def _divergences(
+    batch: MicroBatch, table: Tensor, reference: Reference, scorer: CompletionScorer
+) -> tuple[Tensor, Tensor]:
+    """Means over the tokens of each completion: KL of replay [R], and of the criticised [C]."""
+    replay, criticised = batch.replay_tokens, batch.criticised_tokens
+    kl = kl_divergence(table[replay], scorer.logprobs(reference.hidden))
+    critique = critique_loss(table[criticised], scorer.logprobs(reference.taught))
+    per_replay = batch.sequences.per_sequence_of(replay, kl)[batch.replayed]
+    per_critique = batch.sequences.per_sequence_of(criticised, critique)[batch.criticised]
+    lengths = batch.sequences.lengths
+    return per_replay / lengths[batch.replayed], per_critique / lengths[batch.criticised]
 
 
-def _stats(batch: MicroBatch, loss: Tensor, sums: dict[Stat, Tensor], log_ratios: Tensor) -> Tensor:
+def _stats(batch: MicroBatch, sums: Mapping[Stat, Tensor], log_ratios: Tensor) -> Tensor:
     margins = log_ratios[batch.chosen] - log_ratios[batch.rejected]
     values = {
         **sums,
-        Stat.LOSS: loss,
         Stat.MARGIN: (batch.pair_weights * margins).sum(),
         Stat.PAIR_WEIGHT: batch.pair_weights.sum(),
         Stat.NLL_WEIGHT: batch.likely_weights.sum(),
         Stat.KTO_WEIGHT: batch.judged_weights.sum(),
+        Stat.TOPR_WEIGHT: batch.sampled_weights.sum(),
+        Stat.CRITIQUE_WEIGHT: batch.criticised_weights.sum(),
         Stat.REPLAY_WEIGHT: batch.replay_weights.sum(),
         Stat.TOKENS: batch.sequences.attention_mask.sum(),
     }

@@ -16,17 +16,13 @@ from torch import Tensor, nn
 from tacit.config import TrainerSettings
 from tacit.errors import TrainingError
 from tacit.metrics import MetricName
-from trainer.batches import MicroBatch, micro_batches, plan_steps, schedule, to_device
+from trainer.batches import micro_batches, plan_steps, schedule
 from trainer.checkpoint import OpenPolicy
 from trainer.collective import Collective
-from trainer.examples import Example
-from trainer.objective import (
-    Stat,
-    kto_reference_point,
-    mismatched_logprobs,
-    mixed_loss,
-    score_reference,
-)
+from trainer.examples import MIN_WEIGHT, Example
+from trainer.losses import kto_reference_point
+from trainer.objective import Stat, mismatched_logprobs, mixed_loss, score_reference
+from trainer.packing import MicroBatch, to_device
 from trainer.progress import StepMetrics
 from trainer.scoring import CompletionScorer
 
@@ -137,16 +133,16 @@ class Optimization:
         return self._group.sum(sums)
 
     def _reference_point(self, index: int) -> Tensor:
-        """KTO's z0 over the whole step, whichever worker its examples fell to."""
-        ratios = [torch.zeros(0, device=self._device)]
+        """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to."""
+        total = torch.zeros(2, device=self._device)
         for batch, reference in zip(self._shards[index], self._references[index], strict=True):
             logprobs = mismatched_logprobs(self._scorer, batch)
             if logprobs is not None and reference.mismatched is not None:
-                ratios.append(logprobs - reference.mismatched)
-        own = torch.cat(ratios)
-        total = torch.stack([own.sum(), own.new_tensor(float(len(own)))])
+                weights = batch.judged_weights
+                ratios = logprobs - reference.mismatched
+                total += torch.stack([(weights * ratios).sum(), weights.sum()])
         self._group.sum(total)
-        return kto_reference_point(total[0] / total[1].clamp(min=1))
+        return kto_reference_point(total[0] / total[1].clamp(min=MIN_WEIGHT))
 
     def _clip(self, number: int, loss: float) -> float:
         """Scale the gradient down to ``max_grad_norm``; returns its norm before."""
@@ -180,6 +176,9 @@ def _metrics(sums: Tensor, weight: float) -> dict[str, float]:
         (MetricName.REWARD_MARGIN, Stat.MARGIN, Stat.PAIR_WEIGHT),
         (MetricName.LOSS_NLL, Stat.NLL, Stat.NLL_WEIGHT),
         (MetricName.LOSS_KTO, Stat.KTO, Stat.KTO_WEIGHT),
+        (MetricName.LOSS_TOPR, Stat.TOPR, Stat.TOPR_WEIGHT),
+        (MetricName.TOPR_TAPER, Stat.TAPER, Stat.TOPR_WEIGHT),
+        (MetricName.LOSS_CRITIQUE, Stat.CRITIQUE, Stat.CRITIQUE_WEIGHT),
         (MetricName.LOSS_REPLAY, Stat.REPLAY, Stat.REPLAY_WEIGHT),
         (MetricName.KL_REPLAY, Stat.KL, Stat.REPLAY_WEIGHT),
     ):

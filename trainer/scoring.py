@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.batches import Sequences
+from trainer.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,13 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
-from trainer.batches import collate, micro_batches, plan_steps, schedule
-from trainer.examples import Example, ExampleKind
+from trainer.batches import micro_batches, plan_steps, schedule
+from trainer.behaviour import Behaviour
+from trainer.examples import JUDGED, Example, ExampleKind
+from trainer.packing import to_device
+from trainer.sequences import collate
 
 KINDS = list(ExampleKind)
 
@@ -15,6 +21,7 @@ def examples(count: int = 23) -> list[Example]:
             completion=(100 + i,) * (1 + i % 3),
             rejected=(200 + i, 7) if KINDS[i % len(KINDS)] is ExampleKind.PAIR else (),
             weight=0.5 + i / 100,
+            teacher_prompt=(i, 60, 61) if KINDS[i % len(KINDS)] is ExampleKind.CRITICISED else (),
         )
         for i in range(count)
     ]
@@ -64,7 +71,7 @@ def test_pieces_stay_within_their_tokens():
     batches = pack(examples(), max_tokens=60)
     assert len(batches) > 3
     assert max(batch.sequences.input_ids.numel() for batch in batches) <= 60
-    assert sum(len(batch.pair_weights) for batch in batches) == 5
+    assert sum(len(batch.pair_weights) for batch in batches) == 4
 
 
 def test_indices_point_at_the_right_sequences():
@@ -101,18 +108,83 @@ def test_replay_tokens_are_all_and_only_those_of_replay():
     assert len(owners) == int(batch.sequences.lengths[batch.replayed].sum())
 
 
-def test_mismatched_completions_are_those_of_the_example_before_in_the_step():
-    judged = [e for e in examples() if e.kind in (ExampleKind.DESIRABLE, ExampleKind.UNDESIRABLE)]
-    expected = {e.prompt[0]: judged[i - 1].completion for i, e in enumerate(judged)}
-    for world_size in (1, 2):  # however many workers share the step
-        found = {}
-        for rank in range(world_size):
-            for batch in pack(examples(), rank=rank, world_size=world_size):
-                sequences = batch.mismatched
-                for row, ids in enumerate(sequences.input_ids):
-                    tokens = sequences.targets[sequences.rows == row]
-                    found[int(ids[0])] = tuple(tokens.tolist())
-        assert found == expected
+def mismatched(step, *, world_size=1) -> dict[int, tuple[int, ...]]:
+    """The mismatched completion by the first token of its prompt."""
+    found = {}
+    for rank in range(world_size):
+        for batch in pack(step, rank=rank, world_size=world_size):
+            sequences = batch.mismatched
+            for row, ids in enumerate([] if sequences is None else sequences.input_ids):
+                tokens = sequences.targets[sequences.rows == row]
+                found[int(ids[0])] = tuple(tokens.tolist())
+    return found
+
+
+def judged(count: int = 23) -> dict[int, Example]:
+    return {e.prompt[0]: e for e in examples(count) if e.kind in JUDGED}
+
+
+def test_everyone_judged_meets_the_completion_of_another():
+    found = mismatched(examples())
+    assert found.keys() == judged().keys()
+    assert sorted(found.values()) == sorted(e.completion for e in judged().values())
+    assert all(found[number] != e.completion for number, e in judged().items())
+
+
+def test_what_is_compared_does_not_depend_on_order_or_workers():
+    expected = mismatched(examples())
+    assert mismatched(examples()[::-1]) == expected
+    assert mismatched(examples(), world_size=2) == expected
+
+
+def test_an_answer_judged_twice_is_not_compared_with_itself():
+    first, second = list(judged().values())[:2]
+    again = replace(first, weight=0.1)
+    assert mismatched([first, again, second]) == mismatched([first, second])
+    assert pack([first, again])[0].mismatched is None
+
+
+def test_what_was_sampled_is_not_compared():
+    sampled = replace(judged()[2], behaviour=Behaviour((-1.0,) * 3))
+    assert 2 not in mismatched([sampled, *list(judged().values())[1:]])
+
+
+def test_the_teacher_reads_the_same_tokens_after_its_own_prompt():
+    (batch,) = pack(examples())
+    assert torch.equal(batch.taught.targets, batch.sequences.targets[batch.criticised_tokens])
+    owners = batch.sequences.rows[batch.criticised_tokens]
+    assert torch.equal(batch.sequences.input_ids[batch.criticised, 0], batch.taught.input_ids[:, 0])
+    assert set(owners.tolist()) == set(batch.criticised.tolist())
+    assert batch.taught.input_ids[:, 1:3].tolist() == [[60, 61]] * len(batch.criticised)
+
+
+def test_behaviour_stands_beside_its_tokens():
+    step = [
+        replace(judged()[2], behaviour=Behaviour((-1.0, -2.0, -3.0))),
+        examples()[0],
+        replace(judged()[3], behaviour=Behaviour((-0.5,), temperature=0.7, top_p=0.9)),
+    ]
+    (batch,) = pack(step)
+    behaviour = batch.behaviour
+    assert batch.sequences.input_ids[batch.sampled, 0].tolist() == [2, 3]
+    assert batch.positive.tolist() == [True, False]
+    assert behaviour.logprobs.tolist() == [-6.0, -0.5]
+    assert behaviour.temperatures.tolist() == pytest.approx([1, 1, 1, 0.7])
+    assert behaviour.truncated.tolist() == [3]
+    assert behaviour.top_p.tolist() == pytest.approx([0.9])
+    assert len(batch.judged) == 0
+    assert torch.equal(
+        batch.sequences.targets[batch.sampled_tokens], torch.tensor([102, 102, 102, 103])
+    )
+
+
+def test_every_tensor_moves_to_the_device():
+    (batch,) = pack(examples())
+    moved = to_device(batch, "meta")
+    assert moved.sequences.rows.is_meta
+    assert moved.taught.targets.is_meta
+    assert moved.behaviour.top_p.is_meta
+    assert moved.criticised_tokens.is_meta
 
 
 def test_a_lone_judged_example_has_no_mismatched_completion():

@@ -2,28 +2,29 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
-from trl import DPOConfig, KTOConfig
+from trl import DPOConfig, KTOConfig, SFTConfig, SFTTrainer
 
-from tacit.policies import load_model, load_tokenizer
-from tests import builders as build
 from tests.trainer.builders import settings
-from trainer.batches import MicroBatch, micro_batches
-from trainer.examples import Example, ExampleKind
-from trainer.methods import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
-from trainer.objective import (
-    Stat,
-    kl_divergence,
-    kto_reference_point,
-    mismatched_logprobs,
-    mixed_loss,
-    score_reference,
+from tests.trainer.scored import (
+    Models,
+    divergence,
+    logprob,
+    loss_of,
+    make_models,
+    pack,
+    ratio,
+    sigmoid,
+    tokens,
 )
-from trainer.scoring import CompletionScorer
+from trainer.examples import Example, ExampleKind
+from trainer.losses import kl_divergence, kto_reference_point
+from trainer.methods import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
+from trainer.objective import Stat
 
 PAIRS = [
     Example(ExampleKind.PAIR, (3, 4, 5, 6), (10, 11), rejected=(12,), weight=1.0),
@@ -43,73 +44,9 @@ OTHERS = [
 ]
 
 
-class Models(NamedTuple):
-    policy: Any
-    reference: Any
-    tokenizer: Any
-
-
 @pytest.fixture
 def models(store):
-    """A policy and a reference that differ clearly."""
-    parent = build.tiny_checkpoint(store)
-    reference = load_model(store, parent).eval()
-    policy = copy.deepcopy(reference)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return Models(policy, reference, load_tokenizer(store, parent))
-
-
-def pack(examples) -> MicroBatch:
-    (batch,) = micro_batches(
-        examples, rank=0, world_size=1, max_tokens=10_000, max_length=512, pad_id=0
-    )
-    return batch
-
-
-def loss_of(models, examples, **fields):
-    """Our loss over ``examples`` and the sums, as in a step of one worker."""
-    batch, chosen = pack(examples), settings(**fields)
-    scorer, parent = CompletionScorer(models.policy), CompletionScorer(models.reference)
-    reference = score_reference(parent, batch)
-    z0 = torch.zeros(())
-    if batch.mismatched is not None:
-        z0 = kto_reference_point(mismatched_logprobs(scorer, batch) - reference.mismatched)
-    with torch.no_grad():
-        return mixed_loss(
-            batch,
-            scorer=scorer,
-            reference_scorer=parent,
-            reference=reference,
-            z0=z0,
-            settings=chosen,
-        )
-
-
-def tokens(model, prompt, completion) -> list[torch.Tensor]:
-    """Log-probabilities [V] at each completion token, one forward pass for each."""
-    ids = [*prompt, *completion]
-    return [
-        model(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double().log_softmax(-1)
-        for end in range(len(prompt), len(ids))
-    ]
-
-
-def logprob(model, prompt, completion) -> float:
-    rows = tokens(model, prompt, completion)
-    return sum(float(row[t]) for row, t in zip(rows, completion, strict=True))
-
-
-def ratio(models, prompt, completion) -> float:
-    return logprob(models.policy, prompt, completion) - logprob(
-        models.reference, prompt, completion
-    )
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    return make_models(store)
 
 
 @torch.no_grad()
@@ -133,24 +70,33 @@ def test_dpo_and_nll_equal_the_formulas(models):
 
 @torch.no_grad()
 def test_kto_equals_the_formula(models):
-    _, sums = loss_of(models, JUDGED, kto_beta=0.4)
-    mismatched = [
-        ratio(models, example.prompt, JUDGED[i - 1].completion) for i, example in enumerate(JUDGED)
-    ]
-    z0 = max(0.0, sum(mismatched) / len(mismatched))
+    examples = [replace(e, weight=w) for e, w in zip(JUDGED, (1.0, 0.5, 0.25, 0.8), strict=True)]
+    _, sums = loss_of(models, examples, kto_beta=0.4)
+    others = mismatched(examples)
+    weight = sum(e.weight for e in examples)
+    mean = sum(e.weight * ratio(models, e.prompt, others[e.prompt]) for e in examples) / weight
     expected = 0.0
-    for example in JUDGED:
-        advantage = ratio(models, example.prompt, example.completion) - z0
+    for example in examples:
+        advantage = ratio(models, example.prompt, example.completion) - max(0.0, mean)
         sign = 1 if example.kind is ExampleKind.DESIRABLE else -1
-        expected += 1 - sigmoid(0.4 * sign * advantage)
+        expected += example.weight * (1 - sigmoid(0.4 * sign * advantage))
     assert float(sums[Stat.KTO]) == pytest.approx(expected, rel=1e-5)
 
 
+def mismatched(examples) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """The mismatched completion of each prompt."""
+    sequences = pack(examples).mismatched
+    return {
+        example.prompt: tuple(sequences.targets[sequences.rows == row].tolist())
+        for row, example in enumerate(examples)
+    }
+
+
 def test_the_reference_point_is_never_negative_and_has_no_gradient():
-    ratios = torch.tensor([0.5, 1.5], requires_grad=True)
-    assert float(kto_reference_point(ratios)) == 1.0
-    assert float(kto_reference_point(-ratios)) == 0.0
-    assert not kto_reference_point(ratios).requires_grad
+    mean = torch.tensor(1.0, requires_grad=True)
+    assert float(kto_reference_point(mean)) == 1.0
+    assert float(kto_reference_point(-mean)) == 0.0
+    assert not kto_reference_point(mean).requires_grad
 
 
 @torch.no_grad()
@@ -160,9 +106,7 @@ def test_replay_kl_covers_the_whole_vocabulary(models):
     for example in OTHERS[1:]:
         policy = tokens(models.policy, example.prompt, example.completion)
         reference = tokens(models.reference, example.prompt, example.completion)
-        per_token = [
-            float((p.exp() * (p - q)).sum()) for p, q in zip(policy, reference, strict=True)
-        ]
+        per_token = [divergence(p, q) for p, q in zip(policy, reference, strict=True)]
         expected += sum(per_token) / len(per_token)
     assert expected > 0.1
     assert float(sums[Stat.KL]) == pytest.approx(expected, rel=1e-5)
@@ -195,17 +139,28 @@ def test_an_example_of_half_the_weight_counts_half(models):
     assert float(halved) == pytest.approx(0.5 * float(whole), rel=1e-6)
 
 
+def as_compared(examples) -> list[Example]:
+    """In the order in which each takes the completion of the one before it, as TRL pairs rows."""
+    others = mismatched(examples)
+    ordered = [examples[0]]
+    while len(ordered) < len(examples):
+        said = ordered[-1].completion
+        ordered.append(next(e for e in examples if others[e.prompt] == said))
+    return ordered
+
+
 def trl(method: str, models, examples, folder: Path, **fields):
     """A trainer of TRL's with our two models, and the batch it would train on."""
     from datasets import Dataset
 
-    config, trainer = {
-        "dpo": (DPOConfig, TokenizedDPOTrainer),
-        "kto": (KTOConfig, TokenizedKTOTrainer),
+    config, trainer, references = {
+        "sft": (SFTConfig, SFTTrainer, {}),
+        "dpo": (DPOConfig, TokenizedDPOTrainer, {"ref_model": copy.deepcopy(models.reference)}),
+        "kto": (KTOConfig, TokenizedKTOTrainer, {"ref_model": copy.deepcopy(models.reference)}),
     }[method]
     built = trainer(
         model=copy.deepcopy(models.policy),
-        ref_model=copy.deepcopy(models.reference),
+        **references,
         args=config(
             output_dir=str(folder),
             use_cpu=True,
@@ -240,14 +195,14 @@ def test_dpo_with_nll_equals_trl(models, tmp_path):
     # TRL takes the mean over a batch's tokens; one example a batch gives RPO's mean per example.
     theirs = sum(trl_loss(trainer, [row]) for row in trainer.train_dataset)
     ours, _ = loss_of(models, PAIRS, dpo_beta=0.3, dpo_weight=0.8, nll_weight=0.6)
-    assert float(ours) == pytest.approx(theirs, rel=1e-4)
+    assert float(ours) == pytest.approx(theirs, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_dpo_alone_equals_trl_on_a_ragged_batch(models, tmp_path):
     trainer = trl("dpo", models, PAIRS, tmp_path, beta=0.3)
     ours, _ = loss_of(models, PAIRS, dpo_beta=0.3, nll_weight=0.0)
-    assert float(ours) / 3 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-4)
+    assert float(ours) / 3 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -256,6 +211,15 @@ def test_kto_equals_trl(models, tmp_path, swap):
     # With policy and reference swapped the KL estimate changes sign, so both sides of z0 are met.
     if swap:
         models = Models(models.reference, models.policy, models.tokenizer)
-    trainer = trl("kto", models, JUDGED, tmp_path, beta=0.4)
+    trainer = trl("kto", models, as_compared(JUDGED), tmp_path, beta=0.4)
     ours, _ = loss_of(models, JUDGED, kto_beta=0.4)
-    assert float(ours) / 4 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-4)
+    assert float(ours) / 4 == pytest.approx(trl_loss(trainer, trainer.train_dataset), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_nll_equals_trl(models, tmp_path):
+    examples = [replace(OTHERS[0], completion=(50, 51, 52, 53)[:n], weight=1.0) for n in (2, 4)]
+    trainer = trl("sft", models, examples, tmp_path, completion_only_loss=True)
+    theirs = sum(trl_loss(trainer, [row]) for row in trainer.train_dataset)
+    ours, _ = loss_of(models, examples)
+    assert float(ours) == pytest.approx(theirs, rel=1e-5)

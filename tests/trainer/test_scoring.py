@@ -12,8 +12,8 @@ from transformers import (
 
 from tacit.policies import load_model
 from tests import builders as build
-from trainer.batches import collate
 from trainer.scoring import CompletionScorer
+from trainer.sequences import collate
 
 SEQUENCES = collate([((1, 2, 3), (4, 5)), ((6,), (7, 8, 9)), ((9, 8), (7,))], pad_id=0)
 SMALL = {
