@@ -5,12 +5,14 @@ Ray on one lock. It has no port: that it runs is written to ``<home>/screening.p
 and stream have answered. Killed at any point it loses nothing; see ``collector/consume.py``.
 """
 
+import gc
 import logging
 import threading
 from pathlib import Path
 
 from collector.consume import Consumer
 from collector.ingest import feedback_topic
+from collector.redaction.personal_data import load_recognizers
 from collector.streams import Stream, open_stream
 from tacit.config import Settings
 from tacit.database import Database
@@ -19,10 +21,15 @@ from tacit.errors import UnavailableError
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_GC_THRESHOLD = 50_000
 
 
 def screen(settings: Settings, stop: threading.Event, *, pid: int) -> None:
     """Screen what comes until ``stop`` is set; says under ``pid`` that it does."""
+    load_recognizers()
+    # What is loaded by now stays, and a chunk of events makes many objects and no cycles.
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     database = Database(settings.resolved_database_url)
     stream = open_stream(settings)
     path = pid_path(settings)

@@ -1,6 +1,8 @@
 """Redaction takes what it should, leaves the rest, and changes nothing the second time."""
 
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -245,3 +247,16 @@ def test_what_was_redacted_before_is_still_right_when_it_comes_from_the_cache() 
     for _ in range(2):
         assert redact_text("ada@example.org 1") == "[EMAIL] 1"
         assert redact_text("ada at example 1") == "ada at example 1"
+
+
+def test_screening_alone_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from collector.redaction.personal_data import load_recognizers\n"
+        "from collector.redaction.redact import redact_text\n"
+        "load_recognizers()\n"
+        "assert redact_text('call +49 170 1234567') == 'call [PHONE]'\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+        "import torch\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
