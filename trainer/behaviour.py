@@ -13,8 +13,8 @@ from tacit.contracts import InlineInteraction, SamplingParameters
 MIN_TEMPERATURE = 0.1
 """Nearer to greedy than this, rounding in serving decides what its log-probabilities are."""
 
-ROUNDING = 1e-3
-"""How far above 0 a log-probability may be for want of precision."""
+LOGPROB_RANGE = (-1e4, 1e-3)
+"""Lower no model's is that could sample the token; above 0 it may be for want of precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def sampled_completion(
     ids, logprobs, sampling = interaction.completion_ids, interaction.logprobs, interaction.sampling
     if not ids or logprobs is None or sampling is None:
         return None
-    if 0 < sampling.temperature < MIN_TEMPERATURE or max(logprobs) > ROUNDING:
+    if 0 < sampling.temperature < MIN_TEMPERATURE or not _possible(logprobs):
         return None
     if not _reads_as(tokenizer, ids, interaction.completion):
         return None
@@ -50,6 +50,11 @@ def _behaviour(logprobs: Sequence[float], sampling: SamplingParameters) -> Behav
     if sampling.temperature == 0:
         return Behaviour(tuple(logprobs))
     return Behaviour(tuple(logprobs), sampling.temperature, sampling.top_p)
+
+
+def _possible(logprobs: Sequence[float]) -> bool:
+    lowest, highest = LOGPROB_RANGE
+    return lowest <= min(logprobs) and max(logprobs) <= highest
 
 
 def _reads_as(tokenizer: Any, ids: Sequence[int], completion: str) -> bool:

@@ -54,23 +54,26 @@ def kto_reference_point(mean_log_ratio: Tensor) -> Tensor:
     return mean_log_ratio.detach().clamp(min=0)
 
 
-def topr_loss(logprobs: Tensor, *, tapers: Tensor, positive: Tensor, lengths: Tensor) -> Tensor:
+def topr_loss(logprobs: Tensor, *, log_ratios: Tensor, positive: Tensor, lengths: Tensor) -> Tensor:
     """Tapered off-policy REINFORCE per completion; ``positive`` is bool, all [B], returns [B].
 
-    -taper * R * log pi(y|x) / |y|, with R = 1 if positive, else -1; the size of the reward is in
-    the example's weight. Its gradient is that of Le Roux et al. 2025, arXiv 2503.14286, equations
-    7 and 8, and the division by the length is from section 4 there. A positive completion is plain
-    likelihood.
+    -log pi(y|x) / |y| if positive, else f(pi(y|x) / mu(y|x)) / |y|, where mu is the policy that
+    sampled y, ``log_ratios`` is log pi - log mu, and f(r) is r up to 1 and 1 + log r beyond. Its
+    gradient is -R * taper * grad log pi / |y| with R = 1 or -1 and the taper of ``topr_tapers``:
+    equations 7 and 8 of Le Roux et al. 2025, arXiv 2503.14286, and the division by the length of
+    section 4 there. The size of the reward is in the example's weight. Written with f and not with
+    a constant taper, the loss falls as a bad answer is unlearned, to 0.
     """
-    return -tapers * torch.where(positive, logprobs, -logprobs) / lengths
+    # relu and clamp share no gradient where the ratio is exactly 1.
+    unlearned = log_ratios.clamp(max=0).exp() + F.relu(log_ratios)
+    return torch.where(positive, -logprobs, unlearned) / lengths
 
 
 def topr_tapers(log_ratios: Tensor, *, positive: Tensor) -> Tensor:
     """How much each completion counts, without gradient: [B], [B] to [B], within [0, 1].
 
-    1 if positive, else pi(y|x) / mu(y|x) clipped to [0, 1], with mu the policy that sampled y:
-    equation 7 of arXiv 2503.14286 with a- = 0 and all other limits 1. So an answer that failed
-    matters less as the policy unlearns it. ``log_ratios`` is log pi - log mu of whole completions.
+    1 if positive, else pi(y|x) / mu(y|x) clipped to [0, 1]: the limits a- = 0 and all others 1 of
+    equation 7 of arXiv 2503.14286. So an answer that failed matters less as it is unlearned.
     """
     return torch.where(positive, 0.0, log_ratios.detach().clamp(max=0)).exp()
 

@@ -180,9 +180,10 @@ def _topr(batch: MicroBatch, table: Tensor) -> tuple[Tensor, Tensor]:
     logprobs = sequences.per_sequence_of(tokens, per_token)[batch.sampled]
     masses = nucleus_log_mass(drawn[behaviour.truncated], behaviour.top_p)
     mass = sequences.per_sequence_of(tokens[behaviour.truncated], masses)[batch.sampled]
-    tapers = topr_tapers(logprobs - mass - behaviour.logprobs, positive=batch.positive)
+    ratios, positive = logprobs - mass - behaviour.logprobs, batch.positive
     lengths = sequences.lengths[batch.sampled]
-    return tapers, topr_loss(logprobs, tapers=tapers, positive=batch.positive, lengths=lengths)
+    losses = topr_loss(logprobs, log_ratios=ratios, positive=positive, lengths=lengths)
+    return topr_tapers(ratios, positive=positive), losses
 
 
 def _divergences(

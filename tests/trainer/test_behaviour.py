@@ -71,6 +71,7 @@ def test_greedy_answers_are_logged_untempered(tokenizer):
         {"completion": "shipping"},
         {"completion_ids": (7, 10**9), "logprobs": (-0.1, -0.1)},
         {"logprobs": (-0.1,) * 7 + (0.5,)},
+        {"logprobs": (-0.1,) * 7 + (-1e39,)},
     ],
 )
 def test_what_cannot_be_trusted_is_learned_by_kto(tokenizer, changed):

@@ -59,9 +59,10 @@ def test_events_without_a_signal_are_left_out(tokenizer):
         build.screened("e-1", feedback=Outcome(metric="resolved", value=0.0)),
         build.screened("e-2", feedback=Critique(text="too long")),
         build.screened("e-3", weight=0.0),
+        build.screened("e-4", feedback=Outcome(metric="resolved", value=1e-9)),
     ]
     examples = build_examples(
-        tokenizer, [*silent, build.screened("e-4")], replay_examples(1), max_length=512
+        tokenizer, [*silent, build.screened("e-5")], replay_examples(1), max_length=512
     )
     assert [example.kind for example in examples] == [ExampleKind.PAIR, ExampleKind.REPLAY]
     with pytest.raises(TrainingError, match="training signal"):

@@ -60,9 +60,10 @@ def test_topr_equals_the_formula(models, temperature):
             for row, token in zip(rows, example.completion, strict=True)
         )
         ratio = math.exp(policy - sum(example.behaviour.logprobs))
-        taper, reward = (1.0, 1.0) if example.kind is GOOD else (min(1.0, ratio), -1.0)
-        tapers.append(example.weight * taper)
-        expected -= example.weight * taper * reward * policy / len(example.completion)
+        tapers.append(example.weight * (1.0 if example.kind is GOOD else min(1.0, ratio)))
+        bad = ratio if ratio < 1 else 1 + math.log(ratio)
+        loss = -policy if example.kind is GOOD else bad
+        expected += example.weight * loss / len(example.completion)
     assert any(0 < taper < 0.9 for taper in tapers[1:3])  # the ratio matters here
     assert float(sums[Stat.TOPR]) == pytest.approx(expected, rel=1e-5)
     assert float(sums[Stat.TAPER]) == pytest.approx(sum(tapers), rel=1e-5)
@@ -124,17 +125,24 @@ def test_a_bad_answer_pushes_less_the_further_it_is_unlearned(models):
     assert torch.equal(gradient_of(models, [learned]), whole)
 
 
-def test_no_gradient_flows_through_the_taper():
-    logprobs = torch.tensor([-2.0, -3.0], requires_grad=True)
-    positive = torch.tensor([False, True])
-    tapers = topr_tapers(logprobs - torch.tensor([-1.0, -1.0]), positive=positive)
-    topr_loss(
-        logprobs, tapers=tapers, positive=positive, lengths=torch.tensor([2, 4])
-    ).sum().backward()
-    assert logprobs.grad.tolist() == pytest.approx([math.exp(-1) / 2, -1 / 4])
+@pytest.mark.parametrize("log_ratio", [-3.0, -0.1, 0.0, 0.1, 3.0, 50.0])
+def test_the_gradient_is_that_of_the_paper(log_ratio):
+    logprobs = torch.tensor([-60.0, -60.0], requires_grad=True)
+    ratios, positive = logprobs + 60.0 + log_ratio, torch.tensor([True, False])
+    losses = topr_loss(logprobs, log_ratios=ratios, positive=positive, lengths=torch.tensor([2, 4]))
+    losses.sum().backward()
+    tapers = topr_tapers(ratios, positive=positive)
+    assert tapers.tolist() == pytest.approx([1, min(1.0, math.exp(log_ratio))])
+    assert logprobs.grad.tolist() == pytest.approx([-1 / 2, float(tapers[1]) / 4])
 
 
-def test_the_strangest_log_gives_a_finite_taper():
-    ratios = torch.tensor([1e30, -1e30, math.inf, -math.inf])
-    tapers = topr_tapers(ratios, positive=torch.zeros(4, dtype=torch.bool))
-    assert tapers.tolist() == [1, 0, 1, 0]
+def test_the_strangest_log_gives_a_finite_loss():
+    ratios, positive = torch.tensor([1e30, -1e30]), torch.zeros(2, dtype=torch.bool)
+    losses = topr_loss(
+        torch.tensor([-1.0, -1e30]),
+        log_ratios=ratios,
+        positive=positive,
+        lengths=torch.tensor([1, 1]),
+    )
+    assert torch.isfinite(losses).all()
+    assert topr_tapers(ratios, positive=positive).tolist() == [1, 0]
