@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from tacit.contracts import Digest, PolicyCandidate, ReplayExample, SealedBatch, short
 from tacit.database import Database
-from tacit.errors import ConflictError, NotFoundError
+from tacit.errors import ConflictError, IntegrityError, NotFoundError
 from trainer.seal import verify_replay
 from trainer.tables import BatchRow, CandidateRow
 
@@ -49,6 +49,7 @@ class BatchStore:
         if row is None:
             raise NotFoundError("a sealed batch", got=batch_id)
         batch = SealedBatch.model_validate_json(row.payload)
+        _check_intact("batch", batch_id, row.digest, batch.digest())
         replay = [ReplayExample.model_validate(raw) for raw in json.loads(row.replay)]
         verify_replay(batch, replay)
         return batch, replay
@@ -80,12 +81,14 @@ class CandidateStore:
         session.flush()
 
     def get(self, candidate_id: str) -> PolicyCandidate:
-        """One candidate. Raises NotFoundError."""
+        """One candidate. Raises NotFoundError, IntegrityError."""
         with self._db.reader() as session:
             row = session.get(CandidateRow, candidate_id)
         if row is None:
             raise NotFoundError("a candidate", got=candidate_id)
-        return PolicyCandidate.model_validate_json(row.payload)
+        candidate = PolicyCandidate.model_validate_json(row.payload)
+        _check_intact("candidate", candidate_id, row.digest, candidate.digest())
+        return candidate
 
     def all(self, policy: str) -> list[PolicyCandidate]:
         """All candidates of a policy line, newest first."""
@@ -129,6 +132,12 @@ def _walk(session: Session, weights: Digest) -> Iterator[PolicyCandidate]:
 
 def _with_weights(session: Session, weights: Digest) -> CandidateRow | None:
     return session.scalar(select(CandidateRow).where(CandidateRow.weights == weights).limit(1))
+
+
+def _check_intact(what: str, short_id: str, known: str, digest: str) -> None:
+    """The id is the beginning of the digest, so that row and id vouch for the payload."""
+    if known != digest or not short_id.endswith(short(digest)):
+        raise IntegrityError(f"{what} {short_id} as it was kept, with digest {known}", got=digest)
 
 
 def _check_same(what: str, short_id: str, known: str, digest: str) -> None:

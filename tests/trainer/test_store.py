@@ -2,10 +2,12 @@ from datetime import timedelta
 
 import pytest
 
+from tacit.contracts import VariantChoice, VariantResult
 from tacit.errors import IntegrityError, NotFoundError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal
 from trainer.store import BatchStore, CandidateStore
+from trainer.tables import BatchRow, CandidateRow
 
 
 def test_a_batch_comes_back_with_its_replay(database):
@@ -49,6 +51,50 @@ def test_candidates_come_newest_first(database):
             store.add(session, candidate)
     assert store.all("default") == [newer, older]
     assert store.get(older.candidate_id) == older
+
+
+def test_a_candidate_or_batch_that_was_altered_is_not_read(sqlite_database):
+    batch, candidate = seal(build.digest("parent"), mixed_events()), build.candidate()
+    with sqlite_database.session() as session:
+        BatchStore(sqlite_database).add(session, batch, [])
+        CandidateStore(sqlite_database).add(session, candidate)
+    with sqlite_database.session() as session:
+        for row in (
+            session.get(BatchRow, batch.batch_id),
+            session.get(CandidateRow, candidate.candidate_id),
+        ):
+            row.payload = row.payload.replace(build.digest("parent"), build.digest("other"))
+            row.payload = row.payload.replace(build.digest("champion"), build.digest("other"))
+    with pytest.raises(IntegrityError, match=batch.batch_id):
+        BatchStore(sqlite_database).get(batch.batch_id)
+    with pytest.raises(IntegrityError, match=candidate.candidate_id):
+        CandidateStore(sqlite_database).get(candidate.candidate_id)
+
+
+def test_a_candidate_without_a_choice_keeps_the_digest_it_always_had():
+    plain = build.candidate()
+    assert b"choice" not in plain.canonical_json()
+    assert plain.candidate_id == "c-75fd1b868f19"
+    assert (plain.alpha, plain.trained) == (1.0, plain.weights)
+
+
+def test_a_candidate_comes_back_with_its_choice(database):
+    result = VariantResult(
+        alpha=0.5,
+        weights=build.digest("weights"),
+        stands=True,
+        why="it keeps what it knew",
+        versus_champion={"old-world": build.comparison()},
+    )
+    choice = VariantChoice(
+        alpha=0.5, trained=build.digest("trained"), reason="it stands", variants=(result,)
+    )
+    store, candidate = CandidateStore(database), build.candidate(choice=choice)
+    with database.session() as session:
+        store.add(session, candidate)
+    assert store.get(candidate.candidate_id) == candidate
+    assert (candidate.alpha, candidate.trained) == (0.5, build.digest("trained"))
+    assert candidate.digest() != build.candidate().digest()
 
 
 def test_an_unknown_candidate_is_not_found(sqlite_database):
