@@ -34,6 +34,10 @@ up: install
 	$(BIN)/tacit up
 
 bench: install
+	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.ingest_faults
+	$(BIN)/python -m benchmarks.screening
+	$(BIN)/python -m benchmarks.kafka_append
 	$(BIN)/python -m benchmarks.cycle
 
 clean:
