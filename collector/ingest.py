@@ -104,6 +104,7 @@ class Ingestor:
             self._changed.notify()
         if self._worker is not None:
             self._worker.join()
+        self.receipts.close()
 
     def _ask(self, asked: _Asked) -> None:
         with self._changed:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from collector.receipts.base import body_hash, key_hash
+from collector.wal import WalCheckpointer, leave_checkpoints_to_thread
 from tacit.errors import UnavailableError
 
 _LOCK_TIMEOUT_S = 5.0
@@ -48,6 +49,7 @@ class SqliteReceipts:
             self._events.execute("PRAGMA query_only=ON")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+        self._checkpointer = WalCheckpointer(path)
 
     def lookup(self, keys: Sequence[str]) -> dict[str, str]:
         """See ReceiptBook."""
@@ -84,6 +86,7 @@ class SqliteReceipts:
 
     def close(self) -> None:
         """See ReceiptBook."""
+        self._checkpointer.close()
         with self._lock:
             self._receipts.close()
             self._events.close()
@@ -119,6 +122,5 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA cache_size=-8000")
-    # Rows come in random order, so each checkpoint rewrites most pages: fewer of them.
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    leave_checkpoints_to_thread(connection)
     return connection

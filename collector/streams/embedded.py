@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collector.streams.base import StreamRecord
+from collector.wal import WalCheckpointer, leave_checkpoints_to_thread
 from tacit.errors import UnavailableError
 
 PARTITION = 0
@@ -57,6 +58,7 @@ class EmbeddedStream:
         self._reader_lock = threading.Lock()
         self._writer_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._checkpointer: WalCheckpointer | None = None
         try:
             self._reader = self._connect()
             self._reader.execute(_SCHEMA)
@@ -130,6 +132,8 @@ class EmbeddedStream:
             if self._waiting:
                 self._commit_waiting()
             self._drop_writer()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
         with self._reader_lock:
             self._reader.close()
 
@@ -149,6 +153,7 @@ class EmbeddedStream:
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        leave_checkpoints_to_thread(connection)
         return connection
 
     def _commit_waiting(self) -> None:
@@ -156,6 +161,8 @@ class EmbeddedStream:
             appends, self._waiting = self._waiting, []
         try:
             self._writer = self._writer or self._connect()
+            # Processes that only read have nothing to copy back.
+            self._checkpointer = self._checkpointer or WalCheckpointer(self._path)
             _commit(self._writer, appends)
         except sqlite3.Error as error:
             self._drop_writer()
