@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tacit.commands.options import AsJson, File, Home, Overrides, console, show
 from tacit.config import Settings, load_settings
+from tacit.contracts import PolicyCandidate, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import NotFoundError
 
 _DIGESTS = ("parent", "batch", "trained", "weights")
@@ -34,34 +35,43 @@ def reproduce(
 
 
 def _rebuild(settings: Settings, candidate_id: str, *, quiet: bool) -> dict[str, Any]:
-    """The Reproduction as a tree. The stages are imported late: a client goes without them."""
-    from collector.store import EventStore
+    """The Reproduction as a tree."""
+    recorded = _recorded(settings, candidate_id)
+    # Only now: importing what trains takes seconds, and most mistakes are found without it.
     from tacit.checkpoints import CheckpointStore
-    from tacit.database import Database
     from tacit.progress import Bars, LoopBars
     from trainer.reproduce import reproduce as rebuild
-    from trainer.store import BatchStore, CandidateStore
 
-    _check_there(settings)
-    database = Database(settings.resolved_database_url)
-    try:
-        made = CandidateStore(database).get(candidate_id)
-        batch, replay = BatchStore(database).get(made.batch_id)
-        events = EventStore(database).events_of(batch.batch_id)
-    finally:
-        database.dispose()
     store = CheckpointStore(settings.checkpoints_path)
     with Bars(console) as bars:
-        watch = None if quiet else LoopBars(bars).on_step
-        found = rebuild(
-            made, batch, events, replay, store=store, on_step=watch or (lambda step: None)
-        )
+        watch = (lambda _: None) if quiet else LoopBars(bars).on_step
+        found = rebuild(*recorded, store=store, on_step=watch)
     return {
         "candidate_id": found.candidate_id,
         "weights": found.weights,
         "same": found.same,
         "facts": [{**fact._asdict(), "same": fact.same} for fact in found.facts],
     }
+
+
+def _recorded(
+    settings: Settings, candidate_id: str
+) -> tuple[PolicyCandidate, SealedBatch, list[ScreenedEvent], list[ReplayExample]]:
+    from collector.store import EventStore
+    from tacit.database import Database
+    from trainer.seal import verify_batch
+    from trainer.store import BatchStore, CandidateStore
+
+    _check_there(settings)
+    database = Database(settings.resolved_database_url)
+    try:
+        candidate = CandidateStore(database).get(candidate_id)
+        batch, replay = BatchStore(database).get(candidate.batch_id)
+        events = EventStore(database).events_of(batch.batch_id)
+    finally:
+        database.dispose()
+    verify_batch(batch, events, replay)
+    return candidate, batch, events, replay
 
 
 def _check_there(settings: Settings) -> None:

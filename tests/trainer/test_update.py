@@ -9,6 +9,13 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RaySystemError,
+    WorkerCrashedError,
+)
 from safetensors.torch import load_file
 
 from tacit.checkpoints import CheckpointStore
@@ -16,10 +23,12 @@ from tacit.contracts import Critique
 from tacit.errors import IntegrityError, PlacementError, TrainingError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings, train
+from trainer.memory import UpdateTooLargeError
 from trainer.placement import NAMESPACE, Request, place, resolve_request
+from trainer.provenance import processor_kind
 from trainer.session import UpdateJob
 from trainer.update import PolicyTrainer
-from trainer.workers import WorkerFailedError
+from trainer.workers import WorkerFailedError, WorkerLostError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -77,6 +86,7 @@ def test_the_result_says_what_it_is_a_function_of(warm):
     assert trained.config["lora"]["rank"] == 4
     assert trained.seed == 0
     assert {"torch", "transformers", "peft", "ray", "python"} <= set(trained.versions)
+    assert trained.versions["processor"] == processor_kind("cpu")
     assert trained.metrics["train/loss"] > 0
     warm.store.verify(trained.weights)
 
@@ -193,6 +203,41 @@ def test_a_failure_in_one_worker_ends_the_others_and_is_named(warm):
         list(warm.trainer._group.run(job))
     assert time.monotonic() - started < 60
     warm.trainer._drop_group()
+
+
+class StarvesRank1(tuple):
+    """Events that leave one worker without memory."""
+
+    def __iter__(self):
+        if torch.distributed.get_rank() == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. 64 GiB wanted")
+        return super().__iter__()
+
+
+@pytest.mark.slow
+def test_one_worker_out_of_memory_is_told_as_such(warm):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    warm.trainer.start()
+    job = UpdateJob(warm.parent, StarvesRank1(EVENTS), (), settings())
+    with pytest.raises(UpdateTooLargeError, match="64 GiB wanted"):
+        list(warm.trainer._group.run(job))
+    warm.trainer._drop_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (NodeDiedError("node gone"), WorkerLostError),
+        (WorkerCrashedError(), WorkerLostError),
+        (ObjectLostError("0" * 56, None, ""), WorkerLostError),
+        (OutOfMemoryError("worker killed, node low on memory"), UpdateTooLargeError),
+        (RaySystemError("no route"), WorkerFailedError),
+    ],
+)
+def test_what_ray_says_is_understood(warm, error, meaning):
+    warm.trainer.start()
+    assert type(warm.trainer._group._explain(error, [])) is meaning
 
 
 @pytest.mark.slow
