@@ -156,13 +156,15 @@ def opened(models) -> OpenPolicy:
 
 
 def first_step(models, step, *, group=None, **fields) -> dict[str, float]:
-    """Metrics of the second step over ``step``, after which policy and reference differ."""
-    chosen = settings(batch_size=64, num_epochs=2, **fields)
-    *_, last = Optimization(
-        opened(models), step, settings=chosen, group=group or Collective()
-    ).run()
+    """Metrics of a step over ``step`` of a policy that has moved away from its reference."""
+    policy, chosen = opened(models), settings(batch_size=64, num_epochs=1, **fields)
+    optimization = Optimization(policy, step, settings=chosen, group=group or Collective())
+    with torch.no_grad():
+        for own, moved in zip(policy.trainable, models.policy.parameters(), strict=True):
+            own.copy_(moved)
+    (only,) = optimization.run()
     changing = {MetricName.TOKENS_PER_SECOND.value}
-    return {name: value for name, value in last.metrics.items() if name not in changing}
+    return {name: value for name, value in only.metrics.items() if name not in changing}
 
 
 ALONE = {

@@ -7,6 +7,11 @@ import pytest
 import torch
 
 from deploy.engines.sampling import tempered_logprobs
+from tacit.contracts import InlineInteraction, Outcome, SamplingParameters
+from tacit.metrics import MetricName
+from tacit.policies import load_policy
+from tests import builders as build
+from tests.trainer.builders import settings, train
 from tests.trainer.scored import Models, gradient_of, loss_of, make_models, tokens
 from trainer.behaviour import Behaviour
 from trainer.examples import Example, ExampleKind
@@ -146,3 +151,27 @@ def test_the_strangest_log_gives_a_finite_loss():
     )
     assert torch.isfinite(losses).all()
     assert topr_tapers(ratios, positive=positive).tolist() == [1, 0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_served_answer_is_learned_off_policy_and_the_same_every_time(store):
+    parent = build.tiny_checkpoint(store)
+    prompt = build.user("where is my order")
+    (answer,) = load_policy(store, parent).generate([prompt], max_new_tokens=6)
+    said = InlineInteraction(
+        prompt=prompt,
+        completion=answer.text,
+        completion_ids=answer.token_ids,
+        logprobs=answer.logprobs,
+        sampling=SamplingParameters(),
+    )
+    failed = build.screened(feedback=Outcome(metric="resolved", value=False))
+    events = [failed.model_copy(update={"interaction": said})]
+    chosen = settings(num_epochs=20, learning_rate=1e-2)
+    runs = [train(store, parent, events, settings=chosen) for _ in range(2)]
+    assert runs[0][0] == runs[1][0]
+    metrics = [step.metrics for step in runs[0][1]]
+    # The parent sampled it, so it counts in full until it is unlearned.
+    assert metrics[0][MetricName.TOPR_TAPER] == pytest.approx(1, rel=1e-3)
+    assert metrics[-1][MetricName.TOPR_TAPER] < 0.5
+    assert MetricName.LOSS_KTO not in metrics[0]
