@@ -18,7 +18,7 @@ from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Scree
 from tacit.database import Database
 from tacit.errors import ConflictError
 
-TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating")
+TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating", "critique")
 _CHUNK = 500
 _INTERACTION = func.coalesce(EventRow.about, EventRow.event_key)
 

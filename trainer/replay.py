@@ -21,6 +21,7 @@ from tacit.contracts import (
     ScreenedEvent,
 )
 from tacit.errors import ConfigError, InvalidInputError
+from trainer.rewards import signal
 
 
 def load_anchor(path: Path) -> list[ReplayExample]:
@@ -120,9 +121,8 @@ def _good_completion(event: ScreenedEvent) -> str | None:
             return completion
         case Preference(chosen=chosen):
             return chosen
-        case Outcome(value=value) if float(value) > 0:
-            return event.interaction.completion
-        case Rating() as rating if rating.normalized() > 0:
-            return event.interaction.completion
+        case Outcome() | Rating() as judged:
+            reward = signal(judged) if event.reward is None else event.reward
+            return event.interaction.completion if reward > 0 else None
         case _:
             return None

@@ -10,6 +10,9 @@ GroupLens); the 1 in the denominator damps it as Koren 2010 (Factor in the neigh
 damps a user's bias, as though everyone had given one neutral rating more. So a subject that rates
 everything alike is heard, ever more softly, and never turned into its opposite. Dividing by the
 largest value that r - m can have keeps rewards in [-1, 1] and in order.
+
+Thumbs have no scale to differ about, and most people only ever point one way, so a subject whose
+ratings are all at an end of their scale is taken at its word.
 """
 
 import math
@@ -63,8 +66,8 @@ def _reward(event: ScreenedEvent) -> float | None:
 
 
 def _usual(values: Sequence[float]) -> float:
-    """The damped mean, 0 for too few values."""
-    if len(values) < MIN_RATINGS:
+    """The damped mean, 0 for too few values and for thumbs."""
+    if len(values) < MIN_RATINGS or all(abs(value) == 1 for value in values):
         return 0.0
     return math.fsum(values) / (len(values) + 1)  # fsum: the same whatever the order
 

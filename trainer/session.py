@@ -86,7 +86,11 @@ class TrainingSession:
             return
         policy = self._opener.open(job.parent, job.settings)
         examples = build_examples(
-            policy.tokenizer, job.events, job.replay, max_length=job.settings.max_length
+            policy.tokenizer,
+            job.events,
+            job.replay,
+            max_length=job.settings.max_length,
+            critiques=True,
         )
         yield from Optimization(policy, examples, settings=job.settings, group=self._group).run()
         if self._group.rank == 0:

@@ -10,10 +10,13 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     workers.py     the warm group of actors; each runs a
     session.py     TrainingSession, which
     checkpoint.py    opens the parent with a LoRA adapter (or whole) and saves what came out,
-    examples.py      turns feedback into token sequences with weights,
-    batches.py       packs them into steps,
+    examples.py      turns feedback into token sequences with weights, with
+      rewards.py       what an outcome or a rating is worth,
+      behaviour.py     what the policy that answered thought of its answer, and
+      hindsight.py     what the teacher reads when a critique is learned from,
+    batches.py       plans steps of sequences.py and packing.py,
     scoring.py       gets logits at completion positions only,
-    objective.py     holds every term of the loss with its paper, and
+    objective.py     weighs the terms that stand, each with its paper, in losses.py, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
     memory.py      what is tried next when memory runs out
     interpolate.py variants between parent and trained policy

@@ -47,7 +47,7 @@ class Arrival:
 
     @property
     def trains(self) -> bool:
-        """Whether a batch can take it. Critiques are in none yet and would fill a cap for ever."""
+        """Whether a batch can take it; what none can would fill a cap for ever."""
         return self.event.feedback.type in TRAINABLE_KINDS
 
     @property

@@ -220,14 +220,14 @@ def test_another_kind_or_metric_on_the_same_interaction_is_no_duplicate(make: Ma
     assert reasons == [None, None, None, "duplicate_feedback"]
 
 
-def test_critiques_are_kept_but_are_not_trainable_and_fill_no_cap(make: MakeRoom) -> None:
-    room = make(max_events_per_subject=1)
+def test_critiques_are_trainable_and_fill_caps(make: MakeRoom) -> None:
+    room = make(max_events_per_subject=2)
     for i in range(3):
         about = interaction(f"prompt {'abc'[i]}")
         room.screen(event(f"c-{i}", interaction=about, feedback=Critique(text="no")))
-    room.screen(event("e-1"))
-    assert room.store.counts("default")[EventStatus.ACCEPTED] == 4
-    assert room.store.count_trainable("default") == 1
+    assert room.store.counts("default")[EventStatus.ACCEPTED] == 2
+    assert room.store.count_trainable("default") == 2
+    assert room.became("c-2") == ("quarantined", "subject_cap")
 
 
 def test_weight_grows_to_one_with_what_was_trained(make: MakeRoom) -> None:

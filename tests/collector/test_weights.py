@@ -138,10 +138,11 @@ def test_more_reports_than_a_batch_holds_are_cut_and_the_rest_comes_later(room: 
     assert 0 < weight_of(two) < weight_of(one) <= 1
 
 
-def test_critiques_take_no_share(room: Room) -> None:
+def test_critiques_share_as_all_do(room: Room) -> None:
     record(room, recorded("i-1"))
     room.screen(*opinions(1), about("c-1", feedback=Critique(text="no"), subject_id="u-9"))
-    assert weight_of(take(room)) == pytest.approx(0.7)
+    taken = take(room)
+    assert [event.weight for event in taken] == [pytest.approx(0.35)] * 2
 
 
 def test_without_screening_nothing_is_shared(make: MakeRoom) -> None:

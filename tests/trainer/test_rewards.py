@@ -75,8 +75,13 @@ def test_the_same_subject_id_in_another_product_is_someone_else():
 
 
 def test_who_rates_everything_alike_is_heard_more_softly_and_never_turned_round():
-    few, many = rewards(ratings(1, 1, 1))[0], rewards(ratings(*[1] * 30))[0]
-    assert -1 < few < many < 0
+    few, many = rewards(ratings(2, 2, 2))[0], rewards(ratings(*[2] * 30))[0]
+    assert -0.5 < few < many < 0
+
+
+def test_thumbs_are_taken_at_their_word():
+    assert rewards(ratings(*[1] * 9)) == [-1.0] * 9
+    assert rewards(ratings(1, 1, 1, 5)) == [-1.0, -1.0, -1.0, 1.0]
 
 
 values = st.lists(st.floats(min_value=1, max_value=5), min_size=1, max_size=12)
