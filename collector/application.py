@@ -1,6 +1,6 @@
 """Collector: everything the control application has from this stage, put together.
 
-``install`` adds routes and middleware to an application; ``run`` is its life beside it.
+``install`` adds routes to an application and wraps it; ``run`` is its life beside it.
 """
 
 import threading
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from collector.api.admission import Admission
 from collector.api.direct import DirectIntake
@@ -50,8 +51,8 @@ class Collector:
         self._admission = Admission(keys, self._tokens, settings.collector)
         self._retention = Retention(database, stream, self.ingestor.receipts, settings)
 
-    def install(self, app: FastAPI, *, journal: Journal, lineage: Lineage) -> None:
-        """Add routes and middleware to ``app``, which has ``tacit.http.install_error_handlers``.
+    def install(self, app: FastAPI, *, journal: Journal, lineage: Lineage) -> ASGIApp:
+        """Add routes to ``app``, which has ``tacit.http.install_error_handlers``; what to serve.
 
         ``journal`` keeps decisions about events; ``lineage`` says what a batch was trained into.
         """
@@ -72,12 +73,11 @@ class Collector:
             create_triage(self._settings, self._database, self._stream, self._keys, journal),
         ):
             app.include_router(router)
-        # The one added last is the outermost: every request is counted.
         origins = self._settings.collector.cors_origins
         if origins:
             app.add_middleware(FeedbackCors, origins=origins)
-        app.add_middleware(DirectIntake, intake=intake)
-        app.add_middleware(MetricsMiddleware, metrics=self._monitoring.http)
+        # Around the framework, so that what takes the direct way passes none of it.
+        return MetricsMiddleware(DirectIntake(app, intake=intake), metrics=self._monitoring.http)
 
     @contextmanager
     def run(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from sqlalchemy.orm import Session
+from starlette.types import ASGIApp
 
 from collector.api.feedback import FEEDBACK_SCHEMAS
 from collector.application import Collector
@@ -31,7 +32,7 @@ from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
 
 
-def create_control(settings: Settings) -> FastAPI:
+def create_control(settings: Settings) -> ASGIApp:
     """Feedback API, decision API, release API and review pages as one application."""
     database = Database(settings.resolved_database_url)
     signer = Signer.load_or_create(settings.keys_path)
@@ -65,7 +66,7 @@ def create_control(settings: Settings) -> FastAPI:
     add_schemas(app, FEEDBACK_SCHEMAS)
     install_error_handlers(app)
     lineage = FeedbackLineage(policy, database, desk)
-    collector.install(app, journal=ledger.append, lineage=lineage.of)
+    served = collector.install(app, journal=ledger.append, lineage=lineage.of)
     app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     app.include_router(
@@ -86,4 +87,4 @@ def create_control(settings: Settings) -> FastAPI:
         bearer_principal(keys, request).require(Scope.READ)
         return overview.status()
 
-    return app
+    return served

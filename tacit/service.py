@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tacit.config import Settings, settings_from_json
 from tacit.log import configure_logging
@@ -130,7 +130,7 @@ def _kill_group_on_exit(child: subprocess.Popen[bytes]) -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
-def _serve(app: FastAPI, host: str, port: int) -> None:
+def _serve(app: ASGIApp, host: str, port: int) -> None:
     uvicorn.run(
         app,
         host=host,

@@ -5,6 +5,7 @@ In: a request with an API key or a feedback token. Out: a ``Principal`` with sco
 out within that second, and a busy sender costs no query a request.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Admission:
         self._settings = settings
         self._clock = clock
         self._known = _Known(clock)
+        self._asked: dict[bytes, asyncio.Task[Principal]] = {}
         burst_s = settings.rate_limit_burst_s
         self._key_limiter = RateLimiter(burst_s=burst_s, clock=clock)
         self._token_limiter = RateLimiter(burst_s=burst_s, clock=clock)
@@ -54,11 +56,12 @@ class Admission:
         credential = _credential(request)
         # The hash, so that a dump of this process's memory holds no key.
         digest = hashlib.sha256(credential.encode()).digest()
-        principal = self._known.get(digest)
+        principal, is_fresh = self._known.get(digest)
         if principal is None:
-            asked_at = self._clock()
-            principal = await run_in_threadpool(self._look_up, credential)
-            self._known.put(digest, principal, asked_at)
+            principal = await asyncio.shield(self._looking_up(digest, credential))
+        elif not is_fresh:
+            # Asked again while the answer still holds, so that no request waits for it.
+            self._looking_up(digest, credential)
         principal.require(Scope.SEND)
         return principal
 
@@ -73,6 +76,29 @@ class Admission:
         limit = principal.rate_limit_per_s or self._settings.rate_limit_per_s
         if limit is not None:
             _require_rate(self._key_limiter, principal.key_id, num_events, limit, "key")
+
+    def _looking_up(self, digest: bytes, credential: str) -> "asyncio.Task[Principal]":
+        """One question to the database, however many requests wait for its answer."""
+        loop = asyncio.get_running_loop()
+        task = self._asked.get(digest)
+        if task is None or task.get_loop() is not loop:
+            task = loop.create_task(self._ask(digest, credential))
+            task.add_done_callback(lambda done: self._settle(digest, done))
+            self._asked[digest] = task
+        return task
+
+    async def _ask(self, digest: bytes, credential: str) -> Principal:
+        asked_at = self._clock()
+        principal = await run_in_threadpool(self._look_up, credential)
+        self._known.put(digest, principal, asked_at)
+        return principal
+
+    def _settle(self, digest: bytes, done: "asyncio.Task[Principal]") -> None:
+        if self._asked.get(digest) is done:
+            del self._asked[digest]
+        # Looked at here, because nobody may be waiting for it any more.
+        if not done.cancelled() and isinstance(done.exception(), NotAuthenticatedError):
+            self._known.forget(digest)
 
     def _look_up(self, credential: str) -> Principal:
         # The text of a key has two dots as well, so its first part decides.
@@ -90,11 +116,16 @@ class _Known:
         self._clock = clock
         self._entries: dict[bytes, tuple[float, Principal]] = {}
 
-    def get(self, digest: bytes) -> Principal | None:
+    def get(self, digest: bytes) -> tuple[Principal | None, bool]:
+        """Who it is, and whether that was asked less than half of its time ago."""
         entry = self._entries.get(digest)
-        if entry is None or self._clock() >= entry[0]:
-            return None
-        return entry[1]
+        left_s = 0.0 if entry is None else entry[0] - self._clock()
+        if entry is None or left_s <= 0:
+            return None, False
+        return entry[1], left_s > CACHE_TTL_S / 2
+
+    def forget(self, digest: bytes) -> None:
+        self._entries.pop(digest, None)
 
     def put(self, digest: bytes, principal: Principal, asked_at: float) -> None:
         if len(self._entries) >= _MAX_CACHED:

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
+from starlette.types import ASGIApp
 
 from collector.consume import Consumer
 from collector.ingest import feedback_topic
@@ -60,7 +60,7 @@ class Service:
     database: Database
     stream: EmbeddedStream
     consumer: Consumer
-    app: FastAPI
+    app: ASGIApp
     http: TestClient
     keys: KeyStore
     product_key: str

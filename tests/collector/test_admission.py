@@ -321,3 +321,37 @@ def run_all(threads: list[threading.Thread]) -> None:
     for act in (threading.Thread.start, threading.Thread.join):
         for thread in threads:
             act(thread)
+
+
+def test_many_requests_ask_the_database_once(sqlite_database: Database) -> None:
+    gate = Gate(sqlite_database)
+    authorization = gate.key()
+
+    async def enter(times: int) -> list[Principal]:
+        asked = (gate.admission.sender(request_with(authorization)) for _ in range(times))
+        return list(await asyncio.gather(*asked))
+
+    assert len({principal.key_id for principal in asyncio.run(enter(50))}) == 1
+    assert gate.keys.num_asked == 1
+
+
+def test_answer_is_renewed_before_it_ends_and_nobody_waits(sqlite_database: Database) -> None:
+    gate = Gate(sqlite_database)
+    authorization = gate.key()
+
+    async def use() -> None:
+        await gate.admission.sender(request_with(authorization))
+        gate.clock.now += 0.6
+        await gate.admission.sender(request_with(authorization))
+        await asyncio.gather(*gate.admission._asked.values())
+        gate.clock.now += 0.6
+        await gate.admission.sender(request_with(authorization))
+        assert gate.keys.num_asked == 2
+        gate.keys.revoke("shop")
+        gate.clock.now += 0.3
+        await gate.admission.sender(request_with(authorization))
+        await asyncio.gather(*gate.admission._asked.values(), return_exceptions=True)
+        with pytest.raises(NotAuthenticatedError):
+            await gate.admission.sender(request_with(authorization))
+
+    asyncio.run(use())

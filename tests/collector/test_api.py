@@ -29,8 +29,8 @@ class Api:
         install_error_handlers(app)
         collector = Collector(room.settings, room.database, room.stream, self.keys)
         collector.ingestor = room.ingestor
-        collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
-        self.http = TestClient(app, raise_server_exceptions=False)
+        served = collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
+        self.http = TestClient(served, raise_server_exceptions=False)
         key = key or self.key("shop", source="helpdesk")
         self.http.headers["Authorization"] = f"Bearer {key}"
 

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from collector.application import Collector
 from collector.ingest import feedback_topic
@@ -51,12 +52,12 @@ class Service:
         )
         return [FeedbackEvent.model_validate_json(record.value) for record in records]
 
-    def app(self, keys: KeyStore, database: Database) -> FastAPI:
+    def app(self, keys: KeyStore, database: Database) -> ASGIApp:
         """Both APIs on one port."""
         app = FastAPI()
         install_error_handlers(app)
         collector = Collector(self.settings, database, self.stream, keys)
-        collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
+        served = collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
         ids = itertools.count()
 
         @app.post("/v1/chat/completions")
@@ -78,7 +79,7 @@ class Service:
                 }
             )
 
-        return app
+        return served
 
 
 @contextmanager
