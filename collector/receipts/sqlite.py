@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from collector.bulk import insert_rows
 from collector.receipts.base import body_hash, key_hash
 from collector.wal import WalCheckpointer, leave_checkpoints_to_thread
 from tacit.errors import UnavailableError
@@ -32,7 +33,6 @@ _SCREENED = (
     "SELECT event_key, body_digest FROM events "
     "WHERE event_key IN (SELECT value FROM json_each(?)) AND status <> 'dead_letter'"
 )
-_INSERT = "INSERT INTO receipts VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _PRUNE = "DELETE FROM receipts WHERE received_at_s < ?"
 
 
@@ -99,7 +99,9 @@ class SqliteReceipts:
     def _insert(self, rows: Sequence[tuple[str, str, int]]) -> int:
         self._receipts.execute("BEGIN IMMEDIATE")
         try:
-            num_inserted = self._receipts.executemany(_INSERT, rows).rowcount
+            num_inserted = insert_rows(
+                self._receipts, "receipts", rows, on_conflict="ON CONFLICT DO NOTHING"
+            )
             self._receipts.execute("COMMIT")
         except sqlite3.Error:
             if self._receipts.in_transaction:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from collector.bulk import insert_rows
 from collector.streams.base import StreamRecord
 from collector.wal import WalCheckpointer, leave_checkpoints_to_thread
 from tacit.errors import UnavailableError
@@ -32,7 +33,7 @@ _ADD_TOPIC = "INSERT INTO topics (name) VALUES (?)"
 _ADD_RECORDS = (
     "CREATE TABLE records_{} (offset INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL)"
 )
-_INSERT = "INSERT INTO records_{} (offset, key, value) VALUES (?, ?, ?)"
+_RECORDS = "records_{} (offset, key, value)"
 _MOVE = "UPDATE topics SET next_offset = ? WHERE number = ?"
 _READ = "SELECT offset, key, value FROM records_{} WHERE offset >= ? ORDER BY offset LIMIT ?"
 _TRIM = "DELETE FROM records_{} WHERE offset < ?"
@@ -210,5 +211,5 @@ def _insert(
         connection.execute(_ADD_RECORDS.format(row[0]))
     number, start = row
     rows = [(start + i, key, value) for i, (key, value) in enumerate(records)]
-    connection.executemany(_INSERT.format(number), rows)
+    insert_rows(connection, _RECORDS.format(number), rows)
     connection.execute(_MOVE, (start + len(rows), number))
