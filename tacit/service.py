@@ -11,6 +11,7 @@ line of JSON on standard input, which then stays open: when it closes, the paren
 it died, and the process ends too.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from tacit.log import configure_logging
 logger = logging.getLogger(__name__)
 
 _CONTROL_SWITCH_S = 0.001
+_CONTROL_GC_THRESHOLD = 50_000
 
 
 def run_control(settings: Settings) -> None:
@@ -37,7 +39,12 @@ def run_control(settings: Settings) -> None:
     # An acknowledgement goes from thread to thread and back; by default each may wait 5 ms.
     sys.setswitchinterval(_CONTROL_SWITCH_S)
     collector = settings.collector
-    _serve(create_control(settings), collector.host, collector.port)
+    app = create_control(settings)
+    # What is loaded by now stays. To look through it again and again would make requests wait.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_CONTROL_GC_THRESHOLD)
+    _serve(app, collector.host, collector.port)
 
 
 def run_serving(settings: Settings) -> None:
