@@ -88,7 +88,7 @@ def _screened(database: Database) -> Counter[str]:
         return Counter(session.scalars(select(EventRow.event_id)))
 
 
-def _wait(done: Callable[[], bool], *, timeout_s: float = 60.0) -> bool:
+def _wait(done: Callable[[], bool], *, timeout_s: float = 120.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not done() and time.monotonic() < deadline:
         time.sleep(0.05)
