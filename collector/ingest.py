@@ -11,13 +11,14 @@ The receipt is written after the append: a crash between the two means the calle
 sends again, and the screening consumer (``collector/consume.py``) drops the second copy by its key.
 So an answered event is always in the stream, and never counts twice. From there:
 
-    stream ─▶ consume.py ─▶ redaction.py ─▶ screening.py ─▶ events table (store.py) ─▶ trainer
+    stream ─▶ consume.py ─▶ redaction/ ─▶ screening/ ─▶ events table (store.py) ─▶ trainer
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from collector.parse import body_of, require_admissible
@@ -92,7 +93,9 @@ class Ingestor:
         done: asyncio.Future[Sequence[Outcome]] = loop.create_future()
 
         def answer(outcome: Sequence[Outcome] | BaseException) -> None:
-            loop.call_soon_threadsafe(_settle_unless_cancelled, done, outcome)
+            # A loop that has ended has nobody left to tell, and must not end this thread with it.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle_unless_cancelled, done, outcome)
 
         self._ask(_Asked(events, answer))
         return await done

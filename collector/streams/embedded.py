@@ -81,6 +81,9 @@ class EmbeddedStream:
                 self._commit_waiting()
         if asked.error is not None:
             raise asked.error
+        if not asked.committed:
+            # Another thread took it along and did not come to the end of its commit.
+            raise UnavailableError("a commit that ends", got="one that was broken off")
 
     def read(
         self, topic: str, positions: Mapping[int, int], *, limit: int, timeout_s: float
@@ -195,7 +198,7 @@ def _commit(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:
             records = [record for a in appends if a.topic == topic for record in a.records]
             _insert(connection, topic, records)
         connection.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

@@ -273,3 +273,53 @@ def test_event_larger_than_a_record_is_refused_by_itself(
         ingestor.accept([large])
     assert gate.appends == []
     ingestor.close()
+
+
+def test_sender_whose_loop_has_ended_does_not_end_the_thread(
+    sqlite_database: Database, gate: Gate, settings: Settings
+) -> None:
+    ingestor = Ingestor(sqlite_database, gate, settings)
+
+    async def send_and_go() -> None:
+        sending = asyncio.create_task(ingestor.accept_prepared([prepare(event("e-1"), settings)]))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0.001)
+        sending.cancel()
+
+    asyncio.run(send_and_go())
+    gate.open.set()
+    assert ingestor.accept([event("e-2")])[0].status == "queued"
+    ingestor.close()
+
+
+def test_commit_that_is_broken_off_acknowledges_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread commits for all: what breaks it off must not look like success to the others."""
+    stream = EmbeddedStream(tmp_path / "stream.db")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def break_off(*_: Any) -> None:
+        entered.set()
+        assert go_on.wait(10)
+        raise RuntimeError("broken off")
+
+    monkeypatch.setattr("collector.streams.embedded._insert", break_off)
+    with ThreadPoolExecutor(3) as pool, stream._writer_lock:
+        asked = [pool.submit(stream.append, "t", [("u", b"x")]) for _ in range(3)]
+        while len(stream._waiting) < 3:
+            pass
+        go_on.set()
+        stream._writer_lock.release()
+        errors = [type(a.exception(10)) for a in asked]
+        stream._writer_lock.acquire()
+    assert entered.is_set()
+    assert sorted(e.__name__ for e in errors) == [
+        "RuntimeError",
+        "UnavailableError",
+        "UnavailableError",
+    ]
+    monkeypatch.undo()
+    stream.append("t", [("u", b"after")])
+    assert [r.value for r in stream.read("t", {}, limit=9, timeout_s=0.0)] == [b"after"]
+    stream.close()
