@@ -214,7 +214,7 @@ def rehearse(
             broker = Broker(folder / "broker").start()
             stack.callback(broker.remove)
             collector["kafka"] = KafkaSettings(bootstrap_servers=broker.address).model_dump()
-            victims["broker"] = lambda: (broker.kill(), broker.start())[0]  # type: ignore[func-returns-value]
+            victims["broker"] = _restarter(broker)
         settings = load_settings(home=folder / "home", collector=collector)
         prepare(settings)
         roles = Roles(settings, ("control", "screening"))
@@ -259,6 +259,14 @@ def main() -> None:
 
 def _ahead(num_sent: int, num_events: int, chaos: Chaos) -> bool:
     return num_sent > num_events * (chaos.killed.total() + 1) / (chaos.num_kills + 1)
+
+
+def _restarter(broker: Broker) -> Callable[[], None]:
+    def restart() -> None:
+        broker.kill()
+        broker.start()
+
+    return restart
 
 
 def _killer(roles: Roles, name: str) -> Callable[[], None]:
