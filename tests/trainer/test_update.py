@@ -19,7 +19,7 @@ from ray.exceptions import (
 from safetensors.torch import load_file
 
 from tacit.checkpoints import CheckpointStore
-from tacit.contracts import Critique
+from tacit.contracts import Outcome
 from tacit.errors import IntegrityError, PlacementError, TrainingError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings, train
@@ -33,6 +33,7 @@ from trainer.workers import WorkerFailedError, WorkerLostError
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 
 EVENTS, REPLAY = mixed_events(24), replay_examples()
+NEUTRAL = Outcome(metric="resolved", value=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +120,14 @@ def test_a_damaged_parent_is_refused(warm, tmp_path):
 
 
 def test_a_batch_without_a_signal_is_an_error_with_its_reason(warm):
-    events = [build.screened("e-1", feedback=Critique(text="too long"))]
-    with pytest.raises(TrainingError, match="critiques"):
+    events = [build.screened("e-1", feedback=NEUTRAL)]
+    with pytest.raises(TrainingError, match="all neutral"):
         warm.trainer.update(seal(warm.parent, events), events, [], on_step=lambda step: None)
 
 
 def test_errors_of_workers_leave_the_group_fit_for_more(warm):
     before = update(warm)
-    events = [build.screened("e-1", feedback=Critique(text="too long"))]
+    events = [build.screened("e-1", feedback=NEUTRAL)]
     with pytest.raises(TrainingError):
         warm.trainer.update(seal(warm.parent, events), events, [], on_step=lambda step: None)
     assert update(warm).weights == before.weights
