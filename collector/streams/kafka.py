@@ -23,7 +23,7 @@ from kafka.errors import (
 )
 
 from collector.streams.base import StreamRecord
-from collector.streams.kafka_connection import FailTogether, KafkaConnection
+from collector.streams.kafka_connection import FailTogether, KafkaConnection, close_producer
 from collector.streams.kafka_reader import TopicReader
 from tacit.config import KafkaSettings
 from tacit.errors import TooLargeError, UnavailableError
@@ -163,10 +163,8 @@ class KafkaStream:
             closing.start()
 
     def _close_producer(self, producer: Any) -> None:
-        # Waits until all it holds is delivered or given up, for which other threads may be waiting;
-        # closed sooner it raises, and its own thread lives on.
-        with suppress(KafkaError):
-            producer.close(timeout=self._settings.delivery_timeout_s + _GRACE_S)
+        # Other threads may be waiting for what it holds.
+        close_producer(producer, timeout_s=self._settings.delivery_timeout_s + _GRACE_S)
 
     def _open_reader(self, topic: str) -> TopicReader:
         self._require_open()

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -25,6 +25,8 @@ from tacit.errors import ConfigError, UnavailableError
 RECORD_OVERHEAD_BYTES = 512
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 1
+_FORCED_S = 5.0
+"""For a thread that was told to end, which may first wait for its request's time limit."""
 _RECONNECT_MAX_MS = 1_000
 _USER, _PASSWORD, _KEY_PASSWORD = (
     "TACIT_KAFKA_USER",
@@ -109,6 +111,21 @@ class KafkaConnection:
                 # collected; by itself Python may wait for thousands of them.
                 gc.collect()
                 raise self.unavailable(error, cause=complaints.telling()) from error
+
+
+def close_producer(producer: Any, *, timeout_s: float) -> None:
+    """Close ``producer`` when all it holds is delivered or given up, or at the time limit.
+
+    What is pending then fails. Left to itself the client would raise, keep its thread, and raise
+    again, unheard, when it is collected.
+    """
+    try:
+        producer.close(timeout=timeout_s)
+    except KafkaError:
+        producer._sender.force_close()
+        producer._sender.join(_FORCED_S)
+        with suppress(KafkaError):
+            producer.close(timeout=_FORCED_S)
 
 
 class FailTogether:

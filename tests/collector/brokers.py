@@ -1,6 +1,7 @@
 """Real Kafka brokers of the tests' own: started, killed and started again on their data."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -51,6 +52,11 @@ class Broker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def remove(self) -> None:
         """Kill it and forget its data."""

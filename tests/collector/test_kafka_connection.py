@@ -1,5 +1,6 @@
 """What a user is told when a Kafka cluster does not let Tacit in; TLS and SASL against brokers."""
 
+import gc
 import json
 import os
 import subprocess
@@ -13,11 +14,11 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import pytest
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
 from collector.streams.kafka import KafkaStream
-from collector.streams.kafka_connection import FailTogether, KafkaConnection
+from collector.streams.kafka_connection import FailTogether, KafkaConnection, close_producer
 from tacit.config import KafkaSettings
 from tacit.errors import ConfigError, UnavailableError
 from tests.collector.brokers import Broker
@@ -350,3 +351,23 @@ def test_encrypted_key_takes_its_password_from_the_environment(
 def test_tls_settings_that_would_be_ignored_are_refused(fields: dict[str, str], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         KafkaSettings.model_validate(fields)
+
+
+def test_producer_that_cannot_deliver_is_closed_in_time_and_leaves_no_thread(
+    make_broker: Callable[..., Broker],
+) -> None:
+    broker = make_broker()
+    connection = KafkaConnection(KafkaSettings(bootstrap_servers=broker.address))
+    admin = connection.admin()
+    admin.create_topics({"t": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin.close()
+    producer = connection.producer()
+    producer.send("t", b"delivered").get(timeout=20)
+    broker.pause()
+    pending = producer.send("t", b"never delivered")
+    close_producer(producer, timeout_s=0.5)
+    with pytest.raises(KafkaError):
+        pending.get(timeout=1)
+    assert not producer._sender.is_alive()
+    del producer
+    gc.collect()  # a finaliser that raises fails the test
