@@ -28,6 +28,9 @@ from tacit.log import configure_logging
 
 logger = logging.getLogger(__name__)
 
+_NICE = {"screening": 5, "loop": 5}
+"""Nobody waits for these; where CPUs are scarce, those who are answered come first. The workers of
+a Ray that the loop starts are as nice as it is."""
 _CONTROL_SWITCH_S = 0.001
 _CONTROL_GC_THRESHOLD = 50_000
 
@@ -106,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     role = (arguments or sys.argv[1:])[0]
     settings = settings_from_json(sys.stdin.buffer.readline().decode())
     configure_logging(as_json=settings.log_json)
+    os.nice(_NICE.get(role, 0))
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     ROLES[role](settings)
 

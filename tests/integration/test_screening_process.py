@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import func, select
 
@@ -63,6 +64,11 @@ def test_screening_killed_again_and_again_loses_none_and_doubles_none(tmp_path: 
     _send(settings, range(NUM_EVENTS))
     database = Database(settings.resolved_database_url)
     with Supervisor(settings, roles=("screening",), ready_timeout_s=60) as supervisor:
+        _wait(
+            lambda: (
+                psutil.Process(supervisor.pid("screening")).nice() == psutil.Process().nice() + 5
+            )
+        )
         for _ in range(KILLS):
             before = _num_screened(database)
             _wait(lambda before=before: _num_screened(database) > before)  # type: ignore[misc]
