@@ -6,6 +6,8 @@ follow what has happened, so they are put off with a warning and done the next t
 """
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlflow.exceptions import MlflowException
@@ -17,6 +19,7 @@ from tacit.contracts import (
     EvalReport,
     GateVerdict,
     PolicyCandidate,
+    ReplayExample,
     SealedBatch,
     VariantChoice,
 )
@@ -46,12 +49,18 @@ class Chronicle:
             cycle.mlflow_run_id = run_id
         return cycle.mlflow_run_id
 
-    def note_batch(self, run_id: str, batch: SealedBatch) -> None:
-        """The manifest and its sizes."""
+    def note_batch(self, run_id: str, batch: SealedBatch, replay: Sequence[ReplayExample]) -> None:
+        """The manifest, its sizes, and where its replay comes from."""
         self.tracking.log_contract(run_id, "batch.json", batch)
-        sizes = (len(batch.entries), len(batch.replay))
-        names = (MetricName.NUM_EVENTS, MetricName.NUM_REPLAY)
-        self.tracking.log_metrics(run_id, dict(zip(names, map(float, sizes), strict=True)))
+        origins = Counter(example.origin for example in replay)
+        sizes = {
+            MetricName.NUM_EVENTS.value: len(batch.entries),
+            MetricName.NUM_REPLAY.value: len(replay),
+            MetricName.REPLAY_ANCHOR.value: origins["anchor"],
+            MetricName.REPLAY_ACCEPTED.value: origins["accepted"],
+            MetricName.REPLAY_ON_POLICY.value: origins["on_policy"],
+        }
+        self.tracking.log_metrics(run_id, {name: float(size) for name, size in sizes.items()})
 
     def live(self, run_id: str) -> AbstractContextManager[LiveMetrics]:
         """Metrics of a training under way."""

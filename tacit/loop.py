@@ -7,64 +7,35 @@
     → promoting        a signed release is made; serving verifies it and swaps to it
     → promoted | rejected | failed
 
-This is the one module that imports all five stages. No stage knows another: each takes contracts
-and returns contracts, and the loop hands them on. A cycle's state stands in the database and moves
-in the same transaction as the work it stands for, so that a loop killed anywhere and started again
-goes on from where it was.
+No stage knows another: each takes contracts and returns contracts, and the loop hands them on. The
+stages are opened in stages.py. Sealing and training are in learning.py with rehearsal.py, promoting
+is in promotion.py, the rest is here. A cycle's state stands in the database and moves in the same
+transaction as the work it stands for, so that a loop killed anywhere and started again goes on from
+where it was.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from types import TracebackType
 
 from sqlalchemy.orm import Session
 
 from collector.consume import Consumer
-from collector.store import EventStore
 from collector.streams import Stream, open_stream
-from deploy.release import ReleaseDesk
-from evaluator.choose import VariantChooser
-from evaluator.evaluate import Evaluator
-from evaluator.store import ReportStore
-from evaluator.suites import harvest_suite, load_suites
-from gatekeeper.decide import Gatekeeper
 from gatekeeper.gate import judge
-from gatekeeper.ledger import Ledger
 from gatekeeper.policy import load_gate_policy
 from tacit import log
-from tacit.checkpoints import CheckpointStore
-from tacit.chronicle import Chronicle
 from tacit.config import Settings
-from tacit.contracts import (
-    DecisionOutcome,
-    Digest,
-    GateVerdict,
-    PolicyCandidate,
-    ReplayExample,
-    SealedBatch,
-    Suite,
-    VariantChoice,
-    VerdictOutcome,
-    utc_now,
-)
-from tacit.cycles import CycleRow, CycleState, CycleStore, LostCycleError
-from tacit.database import Database
-from tacit.errors import ConflictError, TacitError, TrainingError
-from tacit.signing import Signer
-from tacit.tracking import Tracking
-from trainer.interpolate import interpolate
-from trainer.replay import accepted_examples, load_anchor, sample_replay
-from trainer.seal import seal_batch
-from trainer.store import BatchStore, CandidateStore
-from trainer.update import PolicyTrainer, StepMetrics
+from tacit.contracts import DecisionOutcome, Digest, GateVerdict, VerdictOutcome
+from tacit.cycles import CycleRow, CycleState, LostCycleError
+from tacit.errors import TacitError, TrainingError
+from tacit.learning import Learning
+from tacit.promotion import Promotion
+from tacit.stages import Stages, known
+from trainer.update import StepMetrics
 
 logger = logging.getLogger(__name__)
-
-REPLICA_ALIVE = timedelta(seconds=15)
-MAX_HOLDOUT_EVENTS = 2_000
-MAX_REHEARSED_EVENTS = 2_000
 
 
 class LoopObserver:
@@ -80,7 +51,7 @@ class LoopObserver:
         """``done`` of ``total`` items of ``suite`` are answered."""
 
 
-class OnlineLoop:
+class OnlineLoop(Stages):
     """Runs cycles of one policy line. Use as a context manager: it keeps workers warm.
 
     ``screens``: it also screens, in a thread; False where a screening process does
@@ -90,34 +61,21 @@ class OnlineLoop:
     def __init__(
         self, settings: Settings, *, observer: LoopObserver | None = None, screens: bool = True
     ) -> None:
-        self.settings = settings
-        self.policy = settings.policy
+        super().__init__(settings)
         self.observer = observer or LoopObserver()
-        self.database = Database(settings.resolved_database_url)
-        self.database.migrate()
-        signer = Signer.load_or_create(settings.keys_path)
-        self.checkpoints = CheckpointStore(settings.checkpoints_path)
-        self.ledger = Ledger(self.database, signer)
-        self.cycles = CycleStore(self.database)
-        self.events = EventStore(self.database)
-        self.batches = BatchStore(self.database)
-        self.candidates = CandidateStore(self.database)
-        self.reports = ReportStore(self.database)
-        self.trainer = PolicyTrainer(settings.trainer, self.checkpoints)
-        self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
-        self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
-        self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
-        self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
-        self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
         self._stop = threading.Event()
         self._screens = screens
         self._screening: threading.Thread | None = None
+        self._learning = Learning(
+            self, on_step=self.observer.on_step, on_evaluation=self.observer.on_evaluation
+        )
+        self._promotion = Promotion(self, wait=self._stop.wait)
         self._steps: dict[CycleState, Callable[[CycleRow], None]] = {
             CycleState.COLLECTING: self._collect,
-            CycleState.TRAINING: self._train,
+            CycleState.TRAINING: self._learning.train,
             CycleState.EVALUATING: self._evaluate,
             CycleState.AWAITING_DECISION: self._await_decision,
-            CycleState.PROMOTING: self._promote,
+            CycleState.PROMOTING: self._promotion.advance,
         }
 
     # Starting and stopping
@@ -158,7 +116,7 @@ class OnlineLoop:
                 approval = self.gatekeeper.genesis(session, self.policy, weights, by=by)
                 self.releases.first(session, self.policy, approval.envelope, by=by)
         self.chronicle.note_anchor(self.releases.anchor(self.policy))
-        self.chronicle.follow_champion(self._champion())
+        self.chronicle.follow_champion(self.champion())
 
     # The cycle
 
@@ -218,106 +176,22 @@ class OnlineLoop:
 
     def _collect(self, cycle: CycleRow) -> None:
         """Wait for enough feedback, then seal it into the batch of this cycle."""
-        self.chronicle.follow_champion(self._champion())
+        self.chronicle.follow_champion(self.champion())
         if self.events.count_trainable(self.policy) < self.settings.loop.min_events:
             self._stop.wait(self.settings.loop.poll_s)
             return
-        champion = self._champion()
-        rehearsal = self._rehearsal()
-        with self.database.session() as session:
-            events = self.events.take(session, self.policy, limit=self.settings.loop.max_events)
-            replay = sample_replay(
-                rehearsal,
-                num_events=len(events),
-                share=self.settings.trainer.replay.share,
-                seed=self.settings.trainer.seed + cycle.number,
-            )
-            batch = seal_batch(
-                events,
-                policy=self.policy,
-                parent=champion,
-                replay=replay,
-                watermark=self.events.watermark(session),
-                sealed_at=utc_now(),
-            )
-            self.batches.add(session, batch, replay)
-            keys = [event.event_key for event in events]
-            self.events.assign(session, keys, batch_id=batch.batch_id)
-            self.cycles.move(
-                session, cycle, CycleState.TRAINING, batch_id=batch.batch_id, champion=champion
-            )
-
-    def _train(self, cycle: CycleRow) -> None:
-        """Update the policy on the sealed batch and take the share of it that forgets nothing.
-
-        The candidate is registered in MLflow.
-        """
-        run_id = self.chronicle.open(cycle)
-        suites = load_suites(self.settings.suites_path)
-        batch, replay = self.batches.get(_known(cycle.batch_id))
-        events = self.events.events_of(batch.batch_id)
-        self.chronicle.note_batch(run_id, batch)
-
-        with self.chronicle.live(run_id) as live:
-
-            def on_step(step: StepMetrics) -> None:
-                live.log(step.metrics, step=step.step)
-                self.observer.on_step(step)
-
-            trained = self.trainer.update(batch, events, replay, on_step=on_step)
-        weights, choice = self._choose(batch, trained.weights, suites)
-        candidate = PolicyCandidate(
-            policy=self.policy,
-            weights=weights,
-            parent=batch.parent,
-            batch_digest=batch.digest(),
-            config=trained.config,
-            seed=trained.seed,
-            world_size=trained.world_size,
-            versions=trained.versions,
-            metrics=trained.metrics,
-            choice=choice,
-            mlflow_run_id=run_id,
-            created_at=utc_now(),
-        )
-        self.chronicle.note_candidate(run_id, candidate)
-        with self.database.session() as session:
-            self.candidates.add(session, candidate)
-            self.cycles.move(
-                session, cycle, CycleState.EVALUATING, candidate_id=candidate.candidate_id
-            )
-
-    def _choose(
-        self, batch: SealedBatch, trained: Digest, suites: list[Suite]
-    ) -> tuple[Digest, VariantChoice | None]:
-        """The variant between parent and trained policy that becomes the candidate."""
-        alphas = self.settings.trainer.interpolation_alphas
-        if alphas == (1.0,):
-            return trained, None
-
-        def build(alpha: float) -> Digest:
-            return interpolate(self.checkpoints, parent=batch.parent, trained=trained, alpha=alpha)
-
-        choice = self.chooser.choose(
-            alphas,
-            trained=trained,
-            build=build,
-            champion=batch.parent,
-            suites=suites,
-            on_progress=self.observer.on_evaluation,
-        )
-        return build(choice.alpha), choice
+        self._learning.seal(cycle)
 
     def _evaluate(self, cycle: CycleRow) -> None:
         """Measure the candidate against champion and anchor, and let the gate judge the report."""
         run_id = self.chronicle.open(cycle)
-        candidate = self.candidates.get(_known(cycle.candidate_id))
+        candidate = self.candidates.get(known(cycle.candidate_id))
         report = self.evaluator.evaluate(
             candidate,
             champion=candidate.parent,
             anchor=self.releases.anchor(self.policy),
-            suites=self._suites(),
-            learned=self.events.events_of(_known(cycle.batch_id)),
+            suites=self.suites(),
+            learned=self.events.events_of(known(cycle.batch_id)),
             on_progress=self.observer.on_evaluation,
         )
         gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)
@@ -336,7 +210,7 @@ class OnlineLoop:
 
     def _await_decision(self, cycle: CycleRow) -> None:
         """Wait for a person; an approval that nobody gives in time is a rejection."""
-        candidate = self.candidates.get(_known(cycle.candidate_id))
+        candidate = self.candidates.get(known(cycle.candidate_id))
         signed = self.gatekeeper.decision_on(candidate.digest())
         if signed is None:
             self._stop.wait(self.settings.loop.poll_s)
@@ -348,62 +222,11 @@ class OnlineLoop:
             else:
                 self._reject(session, cycle, f"{decision.decided_by}: {decision.reason}")
 
-    def _promote(self, cycle: CycleRow) -> None:
-        """Make the release, then wait until every live replica serves it or one refuses it."""
-        candidate = self.candidates.get(_known(cycle.candidate_id))
-        signed = self.gatekeeper.decision_on(candidate.digest())
-        if signed is None:
-            raise ConflictError("a decision on a candidate that is being promoted", got="none")
-        if cycle.release_id is None:
-            batch, _ = self.batches.get(_known(cycle.batch_id))
-            report = self.reports.get(_known(cycle.report_id))
-            with self.database.session() as session:
-                release = self.releases.promote(
-                    session,
-                    candidate,
-                    report,
-                    batch,
-                    signed.envelope,
-                    by=signed.decision.decided_by,
-                )
-                self.cycles.move(
-                    session, cycle, CycleState.PROMOTING, release_id=release.release_id
-                )
-            return
-        self._settle(cycle, cycle.release_id)
-
-    def _settle(self, cycle: CycleRow, release_id: str) -> None:
-        replicas = self.releases.replicas(self.policy)
-        alive = [r for r in replicas if utc_now() - r.seen_at < REPLICA_ALIVE]
-        refused = next((r for r in alive if r.refused == release_id), None)
-        waited_s = (utc_now() - cycle.updated_at).total_seconds()
-        late = waited_s > self.settings.deploy.swap_timeout_s
-        # A replica that loads for long is silent meanwhile: silence is waited for, then ignored.
-        served = all(r.serving == release_id for r in alive) and (alive or not replicas or late)
-        if refused is not None:
-            self._take_back(cycle, release_id, refused.refusal or "serving refused it")
-        elif served:
-            with self.database.session() as session:
-                self.cycles.move(session, cycle, CycleState.PROMOTED)
-            self.chronicle.follow_champion(self._champion())
-        elif late:
-            self._take_back(cycle, release_id, "serving did not load it in time")
-        else:
-            self._stop.wait(min(self.settings.loop.poll_s, 0.1))
-
-    def _take_back(self, cycle: CycleRow, release_id: str, reason: str) -> None:
-        with self.database.session() as session:
-            current = self.releases.current(self.policy)
-            if current is not None and current.release_id == release_id:
-                self.releases.rollback(session, self.policy, to=None, by="tacit", reason=reason)
-            self.events.set_aside(session, [_known(cycle.batch_id)], reason="failed_release")
-            self.cycles.move(session, cycle, CycleState.FAILED, reason=reason)
-
     def _reject(
         self, session: Session, cycle: CycleRow, reason: str, *, report_id: str | None = None
     ) -> None:
         # Feedback behind a rejected candidate waits for a person rather than for the next cycle.
-        self.events.set_aside(session, [_known(cycle.batch_id)], reason="rejected_candidate")
+        self.events.set_aside(session, [known(cycle.batch_id)], reason="rejected_candidate")
         fields = {} if report_id is None else {"report_id": report_id}
         self.cycles.move(session, cycle, CycleState.REJECTED, reason=reason, **fields)
 
@@ -420,36 +243,7 @@ class OnlineLoop:
         Consumer(self.database, stream, self.settings).run(self._stop)
         stream.close()
 
-    def _champion(self) -> Digest:
-        current = self.releases.current(self.policy)
-        if current is None:
-            raise ConflictError(
-                "a first release", got="none", mend="Start with `tacit up --model PATH_OR_HUB_ID`."
-            )
-        return current.weights
-
-    def _rehearsal(self) -> list[ReplayExample]:
-        """Anchor prompts and what earlier promoted batches taught."""
-        path = self.settings.anchor_path
-        anchor = load_anchor(path) if path.exists() else []
-        lineage = self.candidates.lineage(self._champion())
-        batches = [made.batch_id for made in lineage]
-        learned = self.events.learned(self.policy, limit=MAX_REHEARSED_EVENTS, batch_ids=batches)
-        return [*anchor, *accepted_examples(learned)]
-
-    def _suites(self) -> list[Suite]:
-        suites = load_suites(self.settings.suites_path)
-        held_out = self.events.holdout(self.policy, limit=MAX_HOLDOUT_EVENTS)
-        harvested = harvest_suite(held_out, min_items=self.settings.evaluator.min_holdout_items)
-        return suites if harvested is None else [*suites, harvested]
-
 
 def _failures(verdict: GateVerdict) -> str:
     rows = [row for row in verdict.criteria if row.outcome is VerdictOutcome.FAIL]
     return "gate: " + "; ".join(f"{row.name}: {row.why}" for row in rows)
-
-
-def _known(value: str | None) -> str:
-    if value is None:
-        raise ConflictError("a cycle that knows what its earlier states made", got="nothing")
-    return value

@@ -25,3 +25,7 @@ class MetricName(StrEnum):
     STANDS = "variant/stands"
     NUM_EVENTS = "batch/num_events"
     NUM_REPLAY = "batch/num_replay"
+    REPLAY_ANCHOR = "batch/replay_anchor"
+    REPLAY_ACCEPTED = "batch/replay_accepted"
+    REPLAY_ON_POLICY = "batch/replay_on_policy"
+    """Replay by origin; the sum is ``NUM_REPLAY``."""

@@ -1,12 +1,15 @@
 """Replay: what an update rehearses so that it does not forget (Rolnick et al. 2018, CLEAR).
 
-Two pools: the user's anchor prompts from a JSONL file, and completions that earlier feedback showed
-to be good. ``sample_replay`` draws from a pool; the same seed always draws the same sample.
+Two sources: the user's anchor prompts from a JSONL file, and completions that earlier feedback
+showed to be good. ``sample_replay`` draws from a pool; the same seed always draws the same sample.
+Part of the sample is on-policy: the prompt with what the policy itself answers, where a checker
+accepts that. Such tokens are the policy's own, so training on them moves it less (Chen et al. 2025,
+"Retaining by Doing", arXiv 2510.18874).
 """
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from pydantic import ValidationError
 
 from tacit.contracts import (
     Correction,
+    Digest,
     Outcome,
     Preference,
     Rating,
@@ -22,6 +26,11 @@ from tacit.contracts import (
 )
 from tacit.errors import ConfigError, InvalidInputError
 from trainer.rewards import signal
+
+Accepts = Callable[[str, str], bool]
+"""Whether an answer, the first text, says what the second does, which is known to be good."""
+Rollouts = Mapping[Digest, ReplayExample]
+"""On-policy examples by the digest of the example whose prompt was answered."""
 
 
 def load_anchor(path: Path) -> list[ReplayExample]:
@@ -87,15 +96,54 @@ def sample_replay(
     Without replacement while the pool is large enough; a smaller pool is used up whole, then again.
     The sample depends only on the pool's content, ``num_events``, ``share`` and ``seed``.
     """
-    wanted = num_replay(num_events, share)
-    if not pool or not wanted:
-        return []
+    return draw(pool, num_replay(num_events, share), seed=seed)
+
+
+def draw(pool: Sequence[ReplayExample], number: int, *, seed: int) -> list[ReplayExample]:
+    """``number`` examples of ``pool`` in random order; empty for an empty pool.
+
+    Without replacement while the pool is large enough; a smaller pool is used up whole, then again.
+    A smaller draw with the same seed is the beginning of a larger one.
+    """
     generator = random.Random(seed)
     # Sorting first makes the sample independent of the order the pool was read in.
     ordered = sorted(pool, key=lambda example: example.digest())
-    if wanted <= len(ordered):
-        return generator.sample(ordered, wanted)
-    return [*ordered, *generator.choices(ordered, k=wanted - len(ordered))]
+    drawn = generator.sample(ordered, len(ordered))
+    if ordered and number > len(ordered):
+        drawn += generator.choices(ordered, k=number - len(ordered))
+    return drawn[:number]
+
+
+def on_policy_prompts(sample: Sequence[ReplayExample], share: float) -> list[ReplayExample]:
+    """The examples of ``sample`` whose prompts the policy is to answer itself, each once."""
+    chosen = sample[: round(share * len(sample))]
+    return list({example.digest(): example for example in chosen}.values())
+
+
+def accepted_rollouts(
+    asked: Sequence[ReplayExample], answers: Sequence[str | None], accepts: Accepts
+) -> Rollouts:
+    """What the policy answered to ``asked``, where it is right.
+
+    ``answers`` are in the same order, None where there was no whole answer. An answer is right if
+    ``accepts(answer, text known to be good)``.
+    """
+    return {
+        example.digest(): ReplayExample(
+            prompt=example.prompt, completion=answer, origin="on_policy"
+        )
+        for example, answer in zip(asked, answers, strict=True)
+        if answer is not None and accepts(answer, example.completion)
+    }
+
+
+def with_rollouts(
+    sample: Sequence[ReplayExample], rollouts: Rollouts, share: float
+) -> list[ReplayExample]:
+    """``sample`` with ``rollouts`` in their places; where there is none the good text stays."""
+    number = round(share * len(sample))
+    replaced = [rollouts.get(example.digest(), example) for example in sample[:number]]
+    return [*replaced, *sample[number:]]
 
 
 def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:

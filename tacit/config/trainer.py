@@ -41,6 +41,11 @@ class ReplaySettings(Section):
 
     share: Share = 0.1
     """Replay examples over all examples of an update."""
+    on_policy_share: Share = 0.5
+    """Part of the replay whose prompts the parent answers itself before the batch is sealed. An
+    answer is kept where ``checker`` accepts it; else the text known to be good is rehearsed."""
+    checker: Literal["normalised", "exact", "contains", "numeric"] = "normalised"
+    """How an answer is compared with the text known to be good; as in suites."""
     anchor_path: Path | None = None
     """JSONL of ``{"prompt": str | messages, "completion": str}`` the policy must keep."""
 

@@ -14,7 +14,7 @@ from tacit.contracts.base import (
     short,
     utc_now,
 )
-from tacit.contracts.batch import BatchEntry, ReplayExample, SealedBatch
+from tacit.contracts.batch import BatchEntry, ReplayExample, ReplayOrigin, SealedBatch
 from tacit.contracts.candidate import PolicyCandidate, VariantChoice, VariantResult
 from tacit.contracts.decision import Decision, DecisionOutcome
 from tacit.contracts.feedback import (
@@ -64,6 +64,7 @@ __all__ = [
     "Release",
     "ReleaseBundle",
     "ReplayExample",
+    "ReplayOrigin",
     "SamplingParameters",
     "ScreenedEvent",
     "SealedBatch",

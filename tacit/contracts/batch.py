@@ -7,6 +7,10 @@ from pydantic import Field
 from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
 from tacit.contracts.interaction import Message
 
+ReplayOrigin = Literal["anchor", "accepted", "on_policy"]
+"""``anchor``: from the user's anchor prompts. ``accepted``: an earlier batch's event.
+``on_policy``: what the parent itself answers to such a prompt, accepted by a checker."""
+
 
 class BatchEntry(Part):
     """One feedback event of the batch."""
@@ -21,8 +25,7 @@ class ReplayExample(Part):
 
     prompt: Annotated[tuple[Message, ...], Field(min_length=1)]
     completion: str
-    origin: Literal["anchor", "accepted"]
-    """``anchor``: from the user's anchor prompts. ``accepted``: an earlier batch's event."""
+    origin: ReplayOrigin
 
 
 class SealedBatch(Contract):

@@ -4,7 +4,16 @@ from tacit.contracts import Correction, Critique, Outcome, Preference, Rating, R
 from tacit.errors import ConfigError, InvalidInputError
 from tests import builders as build
 from tests.trainer.builders import replay_examples
-from trainer.replay import accepted_examples, load_anchor, num_replay, sample_replay
+from trainer.replay import (
+    accepted_examples,
+    accepted_rollouts,
+    draw,
+    load_anchor,
+    num_replay,
+    on_policy_prompts,
+    sample_replay,
+    with_rollouts,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +106,30 @@ def test_only_completions_shown_to_be_good_are_rehearsed():
     distrusted = build.screened("e-9", weight=0.0)
     completions = [example.completion for example in accepted_examples([*events, distrusted])]
     assert completions == ["corrected", "chosen", "said", "said"]
+
+
+def test_a_smaller_draw_is_the_beginning_of_a_larger_one():
+    for pool in (replay_examples(50), replay_examples(4)):
+        assert draw(pool, 20, seed=3)[:7] == draw(pool, 7, seed=3)
+
+
+def test_only_answers_the_checker_accepts_are_rehearsed_as_the_policys_own():
+    sample = draw(replay_examples(8), 8, seed=0)
+    asked = on_policy_prompts(sample, 0.5)
+    assert asked == sample[:4]
+    answers = ["Billing.", "shipping", None, "billing"]
+    rollouts = accepted_rollouts(asked, answers, lambda a, good: a.lower().strip(".") == good)
+    mixed = with_rollouts(sample, rollouts, 0.5)
+    assert [(e.completion, e.origin) for e in mixed[:4]] == [
+        ("Billing.", "on_policy"),
+        ("billing", "anchor"),
+        ("billing", "anchor"),
+        ("billing", "on_policy"),
+    ]
+    assert [e.prompt for e in mixed] == [e.prompt for e in sample]
+    assert mixed[4:] == sample[4:]
+
+
+def test_a_prompt_drawn_twice_is_asked_once():
+    sample = draw(replay_examples(2), 9, seed=0)
+    assert len(on_policy_prompts(sample, 1.0)) == 2
