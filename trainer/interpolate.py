@@ -86,8 +86,9 @@ def _line(before: Tensor, after: Tensor, alpha: float) -> Tensor:
     """(1 - alpha) * before + alpha * after, in float32, back in the precision of ``after``."""
     if not after.is_floating_point():
         return after
-    mixed = (1 - alpha) * before.float() + alpha * after.float()
-    return mixed.to(after.dtype).contiguous()
+    mixed = ((1 - alpha) * before.float() + alpha * after.float()).to(after.dtype)
+    # The two products of one weight need not add up to it again.
+    return torch.where(before == after, after, mixed).contiguous()
 
 
 def _write_adapter(
