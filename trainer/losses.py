@@ -109,3 +109,15 @@ def critique_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Kleine Buening et al. 2026, arXiv 2603.12273, so that nothing is generated in a step.
     """
     return kl_divergence(student, teacher.detach())
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Distillation at each token, [S, V] log-probabilities each, returns [S].
+
+    T^2 * KL(softmax(t / T) || softmax(s / T)): section 2 of Hinton et al. 2015, arXiv 1503.02531,
+    whose T^2 keeps the gradient's size; on new inputs the loss by which Li & Hoiem 2016
+    (arXiv 1606.09282, equation 2) keep what a network said before, less the teacher's entropy.
+    """
+    soft_teacher = (teacher.detach() / temperature).log_softmax(-1)
+    soft_student = (student / temperature).log_softmax(-1)
+    return temperature**2 * kl_divergence(soft_teacher, soft_student)

@@ -8,6 +8,7 @@
                             l = kto_weight * KTO elsewhere
     CRITICISED              l = critique_weight * KL(policy || parent that read the critique)
     REPLAY                  l = nll_weight * NLL + kl_weight * KL(policy || reference)
+    all but REPLAY          l += distillation.weight * KL(teacher || policy), where it is on
 
 The formulas are in losses.py. The reference is the parent policy as it was before the first step.
 """
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tacit.config import TrainerSettings
+from trainer.distillation import Teacher
 from trainer.losses import (
     critique_loss,
     dpo_loss,
@@ -31,6 +33,7 @@ from trainer.losses import (
     topr_loss,
     topr_tapers,
 )
+from trainer.new_prompts import new_answers, probed_tokens
 from trainer.packing import MicroBatch
 from trainer.scoring import CompletionScorer
 
@@ -55,6 +58,9 @@ class Stat(IntEnum):
     CRITIQUE_WEIGHT = 14
     REPLAY_WEIGHT = 15
     TOKENS = 16
+    DISTILLATION = 17
+    KL_NEW = 18
+    NEW_WEIGHT = 19
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,24 @@ class Reference:
     """[E, H] hidden states at the completion tokens of replay."""
     taught: Tensor
     """[D, H] those at the criticised tokens, of the parent that read the critique."""
+    probes: Tensor
+    """[X] one token of each new answer, where the policy's distance from the parent is measured."""
+    probed: Tensor
+    """[X, H] hidden states there."""
 
 
 def score_reference(scorer: CompletionScorer, batch: MicroBatch) -> Reference:
     """Run the parent policy over a micro-batch, without gradient."""
     with torch.no_grad():
         hidden = scorer.hidden(batch.sequences)
+        probes = probed_tokens(batch)
         return Reference(
             logprobs=_sequence_logprobs(scorer.logprobs(hidden), batch),
             mismatched=mismatched_logprobs(scorer, batch),
             hidden=hidden[batch.replay_tokens],
             taught=hidden[:0] if batch.taught is None else scorer.hidden(batch.taught),
+            probes=probes,
+            probed=hidden[probes],
         )
 
 
@@ -101,6 +114,7 @@ def mixed_loss(
     reference: Reference,
     z0: Tensor,
     settings: TrainerSettings,
+    teacher: Teacher | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of losses (scalar, not yet divided by the sum of weights) and sums [Stat]."""
     table = scorer.logprobs(scorer.hidden(batch.sequences))
@@ -113,6 +127,8 @@ def mixed_loss(
         Stat.TAPER: (batch.sampled_weights * tapers).sum(),
         Stat.KL: (batch.replay_weights * kl).sum(),
         Stat.CRITIQUE: (batch.criticised_weights * critique).sum(),
+        Stat.DISTILLATION: _distillation(batch, table, teacher),
+        Stat.KL_NEW: _kl_on_new_prompts(batch, table, reference, reference_scorer),
     }
     loss = (
         settings.dpo_weight * sums[Stat.DPO]
@@ -121,8 +137,10 @@ def mixed_loss(
         + settings.topr_weight * sums[Stat.TOPR]
         + settings.critique_weight * sums[Stat.CRITIQUE]
         + settings.kl_weight * sums[Stat.KL]
+        + settings.distillation.weight * sums[Stat.DISTILLATION]
     )
-    return loss, _stats(batch, {**sums, Stat.LOSS: loss}, logprobs.detach() - reference.logprobs)
+    rewards = settings.dpo_beta * (logprobs.detach() - reference.logprobs)
+    return loss, _stats(batch, {**sums, Stat.LOSS: loss}, rewards)
 
 
 def _sequence_logprobs(table: Tensor, batch: MicroBatch) -> Tensor:
@@ -199,8 +217,23 @@ def _divergences(
     return per_replay / lengths[batch.replayed], per_critique / lengths[batch.criticised]
 
 
-def _stats(batch: MicroBatch, sums: Mapping[Stat, Tensor], log_ratios: Tensor) -> Tensor:
-    margins = log_ratios[batch.chosen] - log_ratios[batch.rejected]
+def _distillation(batch: MicroBatch, table: Tensor, teacher: Teacher | None) -> Tensor:
+    if teacher is None:
+        return table.new_zeros(())
+    return (new_answers(batch).weights * teacher.losses(batch, table)).sum()
+
+
+@torch.no_grad()
+def _kl_on_new_prompts(
+    batch: MicroBatch, table: Tensor, reference: Reference, scorer: CompletionScorer
+) -> Tensor:
+    """Measured, not trained: KL(policy || reference) at the probed tokens."""
+    kl = kl_divergence(table[reference.probes], scorer.logprobs(reference.probed))
+    return (new_answers(batch).weights * kl).sum()
+
+
+def _stats(batch: MicroBatch, sums: Mapping[Stat, Tensor], rewards: Tensor) -> Tensor:
+    margins = rewards[batch.chosen] - rewards[batch.rejected]
     values = {
         **sums,
         Stat.MARGIN: (batch.pair_weights * margins).sum(),
@@ -210,6 +243,7 @@ def _stats(batch: MicroBatch, sums: Mapping[Stat, Tensor], log_ratios: Tensor) -
         Stat.TOPR_WEIGHT: batch.sampled_weights.sum(),
         Stat.CRITIQUE_WEIGHT: batch.criticised_weights.sum(),
         Stat.REPLAY_WEIGHT: batch.replay_weights.sum(),
+        Stat.NEW_WEIGHT: new_answers(batch).weights.sum(),
         Stat.TOKENS: batch.sequences.attention_mask.sum(),
     }
     return torch.stack([values[stat].detach().to(torch.float64) for stat in Stat])

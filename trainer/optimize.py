@@ -19,11 +19,14 @@ from tacit.metrics import MetricName
 from trainer.batches import micro_batches, plan_steps, schedule
 from trainer.checkpoint import OpenPolicy
 from trainer.collective import Collective
-from trainer.examples import MIN_WEIGHT, Example
+from trainer.composition import composition
+from trainer.distillation import Teacher
+from trainer.examples import MIN_WEIGHT, Example, ExampleKind
 from trainer.losses import kto_reference_point
 from trainer.objective import Stat, mismatched_logprobs, mixed_loss, score_reference
 from trainer.packing import MicroBatch, to_device
 from trainer.progress import StepMetrics
+from trainer.restraint import Restraint, draw_up
 from trainer.scoring import CompletionScorer
 
 
@@ -60,34 +63,50 @@ class Optimization:
         *,
         settings: TrainerSettings,
         group: Collective,
+        teacher: Teacher | None = None,
     ) -> None:
         self._settings = settings
         self._group = group
+        self._teacher = teacher
+        self._pad_id = policy.tokenizer.pad_token_id
         self._scorer = CompletionScorer(policy.model)
         self._reference_scorer = self._scorer.frozen()
         steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
         self._weights = [sum(example.weight for example in step) for step in steps]
-        self._shards = [self._shard(step, policy.tokenizer.pad_token_id) for step in steps]
+        self._compositions = [composition(step) for step in steps]
+        self._shards = [self._shard(step) for step in steps]
         self._references = [[score_reference(self._scorer, b) for b in s] for s in self._shards]
         # Flattened only now: the reference above must be the parent before any change.
         self._flat = FlatParameters(policy.trainable)
         group.broadcast(self._flat.values.data)
+        self._restraint = self._restrain(steps)
         self.num_steps = len(steps) * settings.num_epochs
 
     @property
     def _device(self) -> Any:
         return next(self._scorer.model.parameters()).device
 
-    def _shard(self, step: Sequence[Example], pad_id: int) -> list[MicroBatch]:
+    def _shard(self, step: Sequence[Example]) -> list[MicroBatch]:
         pieces = micro_batches(
             step,
             rank=self._group.rank,
             world_size=self._group.world_size,
             max_tokens=self._settings.micro_batch_tokens,
             max_length=self._settings.max_length,
-            pad_id=pad_id,
+            pad_id=self._pad_id,
         )
         return [to_device(piece, self._device) for piece in pieces]
+
+    def _restrain(self, steps: Sequence[Sequence[Example]]) -> Restraint:
+        new = [[e for e in step if e.kind is not ExampleKind.REPLAY] for step in steps]
+        return draw_up(
+            self._scorer,
+            (piece for step in new for piece in self._shard(step)),
+            [e for step in steps for e in step if e.kind is ExampleKind.REPLAY],
+            weights=self._flat.values,
+            settings=self._settings,
+            group=self._group,
+        )
 
     def run(self) -> Iterator[StepMetrics]:
         """Train. Raises TrainingError when a loss or a gradient is not finite."""
@@ -99,14 +118,16 @@ class Optimization:
             rate = learning_rate(number, num_steps=self.num_steps, settings=settings)
             optimizer.param_groups[0]["lr"] = rate
             sums = self._backward(index)
-            norm = self._clip(number, float(sums[Stat.LOSS]) / self._weights[index])
+            measured = {**_metrics(sums, self._weights[index]), **self._compositions[index]}
+            self._add_on(measured, sums)
+            norm = self._clip(number, measured[MetricName.LOSS.value])
             optimizer.step()
             elapsed_s = time.perf_counter() - started
             yield StepMetrics(
                 step=number,
                 num_steps=self.num_steps,
                 metrics={
-                    **_metrics(sums, self._weights[index]),
+                    **measured,
                     MetricName.GRAD_NORM.value: norm,
                     MetricName.LEARNING_RATE.value: rate,
                     MetricName.TOKENS_PER_SECOND.value: float(sums[Stat.TOKENS]) / elapsed_s,
@@ -126,11 +147,22 @@ class Optimization:
                 reference=reference,
                 z0=z0,
                 settings=self._settings,
+                teacher=self._teacher,
             )
             (loss / self._weights[index]).backward()  # type: ignore[no-untyped-call]
             sums += stats
         self._group.sum(self._flat.gradient)
         return self._group.sum(sums)
+
+    def _add_on(self, metrics: dict[str, float], sums: Tensor) -> None:
+        """Restrain the gradient; ``metrics`` get what the add-ons that are on measured."""
+        if self._teacher is not None and sums[Stat.NEW_WEIGHT] > 0:
+            mean = sums[Stat.DISTILLATION] / sums[Stat.NEW_WEIGHT]
+            metrics[MetricName.LOSS_DISTILLATION.value] = float(mean)
+        penalty = self._restraint.apply(self._flat.values.data, self._flat.gradient)
+        if penalty is not None:
+            metrics[MetricName.LOSS_EWC.value] = penalty
+            metrics[MetricName.LOSS.value] += self._settings.ewc.weight * penalty
 
     def _reference_point(self, index: int) -> Tensor:
         """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to."""
@@ -181,6 +213,7 @@ def _metrics(sums: Tensor, weight: float) -> dict[str, float]:
         (MetricName.LOSS_CRITIQUE, Stat.CRITIQUE, Stat.CRITIQUE_WEIGHT),
         (MetricName.LOSS_REPLAY, Stat.REPLAY, Stat.REPLAY_WEIGHT),
         (MetricName.KL_REPLAY, Stat.KL, Stat.REPLAY_WEIGHT),
+        (MetricName.KL_NEW, Stat.KL_NEW, Stat.NEW_WEIGHT),
     ):
         if values[divisor] > 0:
             metrics[name.value] = values[stat] / values[divisor]

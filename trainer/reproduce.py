@@ -75,7 +75,8 @@ def reproduce(
     if batch.digest() != candidate.batch_digest:
         raise IntegrityError(f"a batch with digest {candidate.batch_digest}", got=batch.digest())
     settings = _settings(candidate)
-    with _scratch(store, candidate.parent) as scratch:
+    teacher = settings.distillation.teacher_of(candidate.parent)
+    with _scratch(store, candidate.parent, teacher or candidate.parent) as scratch:
         trainer = (open_trainer or _on_this_machine)(settings, scratch)
         try:
             made = trainer.update(batch, events, replay, on_step=on_step)
@@ -123,11 +124,12 @@ def _settings(candidate: PolicyCandidate) -> TrainerSettings:
 
 
 @contextmanager
-def _scratch(store: CheckpointStore, parent: Digest) -> Iterator[CheckpointStore]:
-    """A store in a temporary folder that sees the parent and the base under it."""
+def _scratch(store: CheckpointStore, *policies: Digest) -> Iterator[CheckpointStore]:
+    """A store in a temporary folder that sees ``policies`` and the bases under them."""
     with tempfile.TemporaryDirectory(prefix="tacit-reproduce-") as folder:
         scratch = CheckpointStore(Path(folder))
-        for digest in filter(None, (parent, store.manifest(parent).base)):
+        bases = (store.manifest(policy).base for policy in policies)
+        for digest in {*policies, *filter(None, bases)}:
             source = store.path(digest).resolve()
             (scratch.root / source.name).symlink_to(source, target_is_directory=True)
         yield scratch

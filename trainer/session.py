@@ -14,8 +14,9 @@ from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent
 from tacit.errors import TacitError
-from trainer.checkpoint import PolicyOpener, save_policy
+from trainer.checkpoint import OpenPolicy, PolicyOpener, save_policy
 from trainer.collective import Collective, join
+from trainer.distillation import Teacher, load_teacher
 from trainer.examples import build_examples
 from trainer.memory import UpdateTooLargeError, is_out_of_memory
 from trainer.optimize import Optimization
@@ -92,7 +93,20 @@ class TrainingSession:
             max_length=job.settings.max_length,
             critiques=True,
         )
-        yield from Optimization(policy, examples, settings=job.settings, group=self._group).run()
+        yield from Optimization(
+            policy,
+            examples,
+            settings=job.settings,
+            group=self._group,
+            teacher=self._teacher(job, policy),
+        ).run()
         if self._group.rank == 0:
             yield save_policy(self._store, policy, parent=job.parent)
         self._opener.close(policy)
+
+    def _teacher(self, job: UpdateJob, policy: OpenPolicy) -> Teacher | None:
+        chosen = job.settings.distillation
+        digest = chosen.teacher_of(job.parent)
+        if digest is None:
+            return None
+        return load_teacher(self._store, digest, policy, temperature=chosen.temperature)

@@ -16,7 +16,9 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
       hindsight.py     what the teacher reads when a critique is learned from,
     batches.py       plans steps of sequences.py and packing.py,
     scoring.py       gets logits at completion positions only,
-    objective.py     weighs the terms that stand, each with its paper, in losses.py, and
+    distillation.py  loads a frozen teacher, where one is asked for,
+    objective.py     weighs the terms that stand, each with its paper, in losses.py,
+    restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
     memory.py      what is tried next when memory runs out
     interpolate.py variants between parent and trained policy
@@ -142,6 +144,9 @@ class PolicyTrainer:
         """
         verify_batch(batch, events, replay)
         self._store.verify(batch.parent)
+        teacher = self._settings.distillation.teacher_of(batch.parent)
+        if teacher not in (None, batch.parent):
+            self._store.verify(teacher)
         settings, num_lost = self._settings, 0
         while num_lost <= self._settings.max_restarts:
             try:

@@ -4,9 +4,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tacit.config.base import Count, Positive, Section, Share
+from tacit.contracts import Digest
 
 
 def _split(value: object) -> object:
@@ -50,6 +51,38 @@ class ReplaySettings(Section):
     """JSONL of ``{"prompt": str | messages, "completion": str}`` the policy must keep."""
 
 
+class EwcSettings(Section):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796); off by default."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """lambda of lambda / 2 * sum_i F_i (theta_i - parent_i)^2; 0 is off. Needs replay."""
+
+
+class DistillationSettings(Section):
+    """A frozen teacher on new prompts (Li & Hoiem 2016, arXiv 1606.09282); off by default."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of KL(teacher || policy) on the answers that feedback is about; 0 is off."""
+    temperature: Positive = 2.0
+    """Both distributions are tempered by it; above 1 unlikely tokens count for more."""
+    teacher: Literal["parent"] | Digest = "parent"
+    """The policy that the update starts from, or the checkpoint of this digest."""
+
+    def teacher_of(self, parent: Digest) -> Digest | None:
+        """The checkpoint that teaches an update of ``parent``; None where this is off."""
+        if self.weight == 0:
+            return None
+        return parent if self.teacher == "parent" else self.teacher
+
+
+class SparseSettings(Section):
+    """Training few weights (cf. sparse memory finetuning, arXiv 2510.15103); off by default."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the trainable weights that may move: those that matter most for the batch relative
+    to replay. 1 is off."""
+
+
 class TrainerSettings(Section):
     """The update: workers, adapters, objective."""
 
@@ -65,12 +98,15 @@ class TrainerSettings(Section):
     """Train all weights instead of an adapter."""
     lora: LoraSettings = LoraSettings()
     replay: ReplaySettings = ReplaySettings()
+    ewc: EwcSettings = EwcSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    sparse: SparseSettings = SparseSettings()
     learning_rate: Positive = 2e-3
     """Peak. The default suits adapters on small policies, 1e-4 those on billions of weights."""
     num_epochs: Count = 3
     batch_size: Count = 32
     """Examples per optimizer step over all workers."""
-    max_length: Count = 512
+    max_length: Annotated[int, Field(ge=2)] = 512
     """Tokens per example; longer prompts are cut on the left."""
     micro_batch_tokens: Count = 8_192
     """Tokens, padding included, that a worker takes through the model at once."""
@@ -96,3 +132,22 @@ class TrainerSettings(Section):
     seed: int = 0
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often an update starts again after losing a worker."""
+
+    @model_validator(mode="after")
+    def _add_ons_fit(self) -> "TrainerSettings":
+        used = {
+            "trainer.ewc.weight": self.ewc.weight > 0,
+            "trainer.distillation.weight": self.distillation.weight > 0,
+            "trainer.sparse.fraction": self.sparse.fraction < 1,
+        }
+        named = ", ".join(name for name, on in used.items() if on)
+        if named and self.method != "mixed":
+            raise ValueError(
+                f"expected trainer.method=mixed with {named}; got {self.method}, which is TRL's own"
+            )
+        if self.ewc.weight > 0 and self.replay.share == 0:
+            raise ValueError(
+                "expected trainer.replay.share > 0 with trainer.ewc.weight, "
+                "which protects what replay needs; got 0"
+            )
+        return self

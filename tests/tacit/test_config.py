@@ -29,6 +29,9 @@ def test_command_line_beats_environment_beats_file(
         ("loop.max_events=1", "loop.max_events >= loop.min_events"),
         ("trainer.replay.share=nan", "trainer.replay.share"),
         ("policy=Not A Name", "policy"),
+        ("trainer.max_length=1", "trainer.max_length"),
+        ("trainer.sparse.fraction=0", "trainer.sparse.fraction"),
+        ("trainer.distillation.teacher=grandparent", "trainer.distillation.teacher"),
     ],
 )
 def test_bad_override_names_the_setting(override: str, message: str) -> None:
@@ -69,3 +72,19 @@ def test_shares_of_an_update_are_set_in_one_line() -> None:
 def test_shares_of_an_update_must_rise_above_nothing(alphas: str) -> None:
     with pytest.raises(ConfigError, match="interpolation_alphas"):
         load_settings(overrides=[f"trainer.interpolation_alphas={alphas}"])
+
+
+@pytest.mark.parametrize(
+    "add_on",
+    ["trainer.ewc.weight=1", "trainer.distillation.weight=1", "trainer.sparse.fraction=0.5"],
+)
+def test_add_ons_of_the_mixed_objective_are_refused_with_another_method(add_on: str) -> None:
+    name = add_on.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"trainer\.method=mixed with {name}; got dpo"):
+        load_settings(overrides=["trainer.method=dpo", add_on])
+    assert load_settings(overrides=[add_on]).trainer.method == "mixed"
+
+
+def test_ewc_without_replay_has_nothing_to_protect() -> None:
+    with pytest.raises(ConfigError, match=r"replay\.share > 0 with trainer\.ewc"):
+        load_settings(overrides=["trainer.ewc.weight=1", "trainer.replay.share=0"])

@@ -1,7 +1,6 @@
 """What holds for any mix of examples in a step, however one-sided."""
 
 import copy
-import threading
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from tacit.checkpoints import CheckpointStore
 from tacit.metrics import MetricName
 from tests.trainer.builders import settings
+from tests.trainer.learners import side_by_side
 from tests.trainer.scored import gradient_of, loss_of, make_models
 from trainer.behaviour import Behaviour
 from trainer.checkpoint import OpenPolicy
@@ -106,48 +106,9 @@ def test_small_pieces_sum_up_to_the_whole(models, step):
 @few
 @given(mixes)
 def test_two_workers_are_one(models, step):
-    shared = Shared()
-    found = {}
-
-    def work(rank: int) -> None:
-        found[rank] = first_step(models, step, group=Threaded(rank, shared))
-
-    other = threading.Thread(target=work, args=(1,))
-    other.start()
-    work(0)
-    other.join()
+    found = side_by_side(lambda group: first_step(models, step, group=group))
     assert found[0] == found[1]
     assert found[0] == pytest.approx(first_step(models, step), rel=1e-3, abs=1e-4)
-
-
-class Shared:
-    """Where the workers of a test meet."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2, timeout=60)
-        self.parts: dict[int, torch.Tensor] = {}
-
-
-class Threaded(Collective):
-    """A group of two whose workers are threads."""
-
-    def __init__(self, rank: int, shared: Shared) -> None:
-        super().__init__(rank=rank, world_size=2)
-        self._shared = shared
-
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        self._shared.parts[self.rank] = tensor.clone()
-        self._shared.barrier.wait()
-        tensor.copy_(self._shared.parts[0] + self._shared.parts[1])
-        self._shared.barrier.wait()
-        return tensor
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        self._shared.parts[self.rank] = tensor.clone()
-        self._shared.barrier.wait()
-        tensor.copy_(self._shared.parts[0])
-        self._shared.barrier.wait()
-        return tensor
 
 
 def opened(models) -> OpenPolicy:

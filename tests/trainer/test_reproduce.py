@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tacit.checkpoints import CheckpointStore
+from tacit.config import TrainerSettings
 from tacit.contracts import Digest, PolicyCandidate, VariantChoice
 from tacit.errors import IntegrityError, NotFoundError, TrainingError
 from tests import builders as build
@@ -45,14 +46,16 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.update.connect", lambda **_: False)
 
 
-def made_from(store: CheckpointStore, parent: Digest, alpha: float) -> PolicyCandidate:
+def made_from(
+    store: CheckpointStore, parent: Digest, alpha: float, chosen: TrainerSettings = SETTINGS
+) -> PolicyCandidate:
     """A candidate as the loop records it."""
-    trained, _ = train(store, parent, EVENTS, REPLAY, settings=SETTINGS)
+    trained, _ = train(store, parent, EVENTS, REPLAY, settings=chosen)
     return build.candidate(
         weights=interpolate(store, parent=parent, trained=trained, alpha=alpha),
         parent=parent,
         batch_digest=seal(parent, EVENTS, REPLAY).digest(),
-        config=SETTINGS.model_dump(mode="json"),
+        config=chosen.model_dump(mode="json"),
         versions={**library_versions(), PROCESSOR: "abacus"},
         choice=VariantChoice(alpha=alpha, trained=trained, reason="so", variants=()),
     )
@@ -84,6 +87,20 @@ def test_a_variant_of_an_adapter_on_an_adapter_comes_out_again(store):
     assert differing(found) == {}
     assert found.weights == candidate.weights != candidate.trained
     assert set(store.root.iterdir()) == before
+
+
+def test_an_update_with_every_add_on_and_a_teacher_of_its_own_comes_out_again(store):
+    anchor = build.tiny_checkpoint(store)
+    parent, _ = train(store, anchor, EVENTS, settings=SETTINGS)
+    chosen = settings(
+        num_workers=1,
+        ewc={"weight": 10.0},
+        distillation={"weight": 1.0, "teacher": anchor},
+        sparse={"fraction": 0.2},
+    )
+    candidate = made_from(store, parent, 1.0, chosen)
+    assert differing(again(store, candidate)) == {}
+    assert candidate.weights != made_from(store, parent, 1.0).weights
 
 
 def test_another_version_is_named_and_does_not_hide_the_same_weights(store):

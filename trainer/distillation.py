@@ -1,0 +1,57 @@
+"""Learning without forgetting: a frozen teacher on new prompts.
+
+Input: the digest of the teacher. Output: its divergence from the policy on a micro-batch. The
+teacher reads each micro-batch again in every epoch, which takes a forward pass and no memory that
+grows with the batch; what it said once would have to be kept for every token.
+"""
+
+import torch
+from torch import Tensor
+
+from tacit.checkpoints import CheckpointStore
+from tacit.contracts import Digest
+from tacit.errors import ConfigError
+from tacit.policies import load_policy
+from trainer.checkpoint import OpenPolicy
+from trainer.losses import distillation_loss
+from trainer.new_prompts import new_answers
+from trainer.packing import MicroBatch
+from trainer.scoring import CompletionScorer
+
+
+class Teacher:
+    """A frozen policy beside the one that is trained, in memory of its own."""
+
+    def __init__(self, scorer: CompletionScorer, *, temperature: float) -> None:
+        self._scorer = scorer
+        self._temperature = temperature
+
+    def losses(self, batch: MicroBatch, table: Tensor) -> Tensor:
+        """[X] mean over the tokens of each new answer, from the policy's log-probabilities [M, V].
+
+        In the order of ``new_answers``.
+        """
+        sequences, rows = batch.sequences, new_answers(batch).rows
+        tokens = torch.isin(sequences.rows, rows).nonzero().squeeze(-1)
+        with torch.no_grad():
+            taught = self._scorer.logprobs(self._scorer.hidden(sequences)[tokens])
+        losses = distillation_loss(table[tokens], taught, temperature=self._temperature)
+        return sequences.per_sequence_of(tokens, losses)[rows] / sequences.lengths[rows]
+
+
+def load_teacher(
+    store: CheckpointStore, digest: Digest, policy: OpenPolicy, *, temperature: float
+) -> Teacher:
+    """The checkpoint ``digest`` as the teacher of ``policy``, on the same device.
+
+    Raises ConfigError when it has another vocabulary, NotFoundError, IntegrityError.
+    """
+    loaded = load_policy(store, digest, device=str(policy.model.device))
+    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ConfigError(
+            "trainer.distillation.teacher with the vocabulary of the policy",
+            got=f"{digest}, which has another one",
+            mend="Take a checkpoint of the same model family, or the parent.",
+        )
+    model = loaded.model.requires_grad_(False)
+    return Teacher(CompletionScorer(model), temperature=temperature)
