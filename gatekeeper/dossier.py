@@ -19,6 +19,7 @@ from tacit.contracts import (
     EventStatus,
     Part,
     PolicyCandidate,
+    Purpose,
     ScreenedEvent,
 )
 from tacit.contracts.base import Name
@@ -33,6 +34,7 @@ class LoopStatus(Part):
     cycle_id: str | None = None
     """The cycle under way; None before the first."""
     cycle_state: CycleState | None = None
+    cycle_purpose: Purpose | None = None
     last_state: CycleState | None = None
     """How the cycle before it ended."""
     last_reason: str | None = None

@@ -22,6 +22,7 @@ from gatekeeper.pages import create_pages
 from gatekeeper.sessions import session_secret
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
+from tacit.consolidation import ConsolidationDesk, ConsolidationPlan, ConsolidationRequest
 from tacit.contracts import Digest, Release, short
 from tacit.database import Database
 from tacit.http import ErrorAnswer, add_schemas, bearer_principal, install_error_handlers
@@ -80,6 +81,16 @@ def create_control(settings: Settings) -> ASGIApp:
             session_ttl_s=settings.gatekeeper.session_ttl_s,
         )
     )
+
+    consolidation = ConsolidationDesk(policy, database, checkpoints, desk, journal=ledger.append)
+
+    @app.post("/v1/consolidation")
+    def consolidate(request: Request, asked: ConsolidationRequest) -> ConsolidationPlan:
+        """Fold the promoted adapters next, or say what that would do; scope ``review``."""
+        principal = bearer_principal(keys, request)
+        principal.require(Scope.REVIEW)
+        principal.require_target(policy=policy)
+        return consolidation.plan() if asked.dry_run else consolidation.ask(by=principal.name)
 
     @app.get("/v1/status")
     def status(request: Request) -> LoopStatus:

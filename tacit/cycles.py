@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import String, Text, select, update
+from sqlalchemy import String, Text, exc, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from tacit.contracts import utc_now
+from tacit.contracts import Purpose, utc_now
 from tacit.database import Base, Database
 from tacit.errors import ConflictError, NotFoundError
 
@@ -42,6 +42,8 @@ class CycleRow(Base):
     policy: Mapped[str] = mapped_column(String(64), index=True)
     number: Mapped[int]
     state: Mapped[str] = mapped_column(String(24), index=True)
+    purpose: Mapped[str] = mapped_column(String(16), default="update")
+    """``update``: learn from feedback. ``consolidation``: fold the adapters promoted so far."""
     champion: Mapped[str | None] = mapped_column(String(71))
     """Weights that served when the batch was sealed: parent and baseline."""
     batch_id: Mapped[str | None] = mapped_column(String(32))
@@ -90,22 +92,42 @@ class CycleStore:
 
     def resume_or_open(self, policy: str) -> CycleRow:
         """The cycle that was under way, or a new one in ``collecting``."""
-        with self._database.session() as session:
-            latest = _latest(session, policy)
-            if latest is not None and not CycleState(latest.state).terminal:
-                return latest
-            number = 1 if latest is None else latest.number + 1
-            row = CycleRow(
-                cycle_id=f"{policy}-{number}",
-                policy=policy,
-                number=number,
-                state=CycleState.COLLECTING,
-                attempts=0,
-                created_at=utc_now(),
-                updated_at=utc_now(),
-            )
-            session.add(row)
+        try:
+            with self._database.session() as session:
+                row = _current(session, policy)
+                session.add(row)
+        except exc.IntegrityError:  # whoever gave it a purpose was first
+            with self._database.reader() as session:
+                row = _current(session, policy)
         return row
+
+    def collecting(self, session: Session, policy: str) -> CycleRow:
+        """The cycle that collects or, where none is under way, the next, which is not kept yet.
+
+        Raises ConflictError when the cycle under way has its batch already.
+        """
+        cycle = _current(session, policy)
+        if cycle.state != CycleState.COLLECTING:
+            raise ConflictError(
+                "a loop that is collecting",
+                got=f"cycle {cycle.cycle_id}, which is {cycle.state}",
+                mend="Try again once it has ended; a candidate that waits ends with a decision.",
+            )
+        return cycle
+
+    def designate(self, session: Session, cycle: CycleRow, purpose: Purpose) -> None:
+        """Give a purpose to a cycle that :meth:`collecting` returned.
+
+        Raises LostCycleError if it has got its batch since.
+        """
+        session.add(cycle)
+        session.flush()
+        self._update(session, cycle, purpose=purpose)
+
+    def purpose(self, session: Session, cycle: CycleRow) -> str:
+        """The purpose of ``cycle`` now; it cannot change until the caller's transaction ends."""
+        here = select(CycleRow.purpose).where(CycleRow.cycle_id == cycle.cycle_id)
+        return session.scalars(here.with_for_update()).one()
 
     def move(self, session: Session, cycle: CycleRow, state: CycleState, **fields: Any) -> None:
         """Take ``cycle`` to ``state`` in the caller's transaction.
@@ -128,6 +150,24 @@ class CycleStore:
                 got="another state",
                 mend="Only one loop may run for a policy line; stop the other one.",
             )
+
+
+def _current(session: Session, policy: str) -> CycleRow:
+    """The cycle under way, or the next one, which is not in the session."""
+    latest = _latest(session, policy)
+    if latest is not None and not CycleState(latest.state).terminal:
+        return latest
+    number = 1 if latest is None else latest.number + 1
+    return CycleRow(
+        cycle_id=f"{policy}-{number}",
+        policy=policy,
+        number=number,
+        state=CycleState.COLLECTING,
+        purpose="update",
+        attempts=0,
+        created_at=utc_now(),
+        updated_at=utc_now(),
+    )
 
 
 def _latest(session: Session, policy: str) -> CycleRow | None:

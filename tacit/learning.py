@@ -7,14 +7,24 @@ from collections.abc import Callable
 
 from evaluator.evaluate import OnProgress
 from evaluator.suites import load_suites
-from tacit.contracts import Digest, PolicyCandidate, SealedBatch, Suite, VariantChoice, utc_now
+from tacit.consolidation import folds_behind
+from tacit.contracts import (
+    Digest,
+    Fold,
+    PolicyCandidate,
+    SealedBatch,
+    Suite,
+    VariantChoice,
+    utc_now,
+)
 from tacit.cycles import CycleRow, CycleState
+from tacit.errors import TrainingError
 from tacit.rehearsal import rehearse
 from tacit.stages import Stages, known
 from trainer.interpolate import interpolate
 from trainer.progress import StepMetrics
 from trainer.replay import num_replay
-from trainer.seal import seal_batch
+from trainer.seal import seal_batch, seal_consolidation
 
 
 class Learning:
@@ -32,7 +42,10 @@ class Learning:
         self._on_evaluation = on_evaluation
 
     def seal(self, cycle: CycleRow) -> None:
-        """Give this cycle its batch: the events that wait, and what is rehearsed beside them."""
+        """Give this cycle its batch: the events that wait, and what is rehearsed beside them.
+
+        Does nothing if the cycle has got another purpose meanwhile.
+        """
         stages = self._stages
         settings = stages.settings
         champion = stages.champion()
@@ -46,6 +59,8 @@ class Learning:
             seed=settings.trainer.seed + cycle.number,
         )
         with stages.database.session() as session:
+            if stages.cycles.purpose(session, cycle) != cycle.purpose:
+                return
             events = stages.events.take(session, stages.policy, limit=settings.loop.max_events)
             replay = rehearsal.draw(num_replay(len(events), share))
             batch = seal_batch(
@@ -63,10 +78,38 @@ class Learning:
                 session, cycle, CycleState.TRAINING, batch_id=batch.batch_id, champion=champion
             )
 
-    def train(self, cycle: CycleRow) -> None:
-        """Update the policy on the sealed batch and take the share of it that forgets nothing.
+    def seal_consolidation(self, cycle: CycleRow) -> None:
+        """Give this cycle a batch without events: what the champion, an adapter, is distilled on.
 
-        The candidate is registered in MLflow.
+        Raises TrainingError if the champion is no adapter, as after a rollback.
+        """
+        stages = self._stages
+        settings = stages.settings.trainer
+        champion = stages.champion()
+        if stages.checkpoints.manifest(champion).base is None:
+            raise TrainingError("a promoted adapter to fold", got=f"{champion}, a full checkpoint")
+        number = settings.consolidation.num_examples
+        seed = settings.seed + cycle.number
+        rehearsal = rehearse(stages, champion, number=number, seed=seed)
+        replay = rehearsal.draw(min(number, len(rehearsal.pool)))
+        with stages.database.session() as session:
+            batch = seal_consolidation(
+                policy=stages.policy,
+                parent=champion,
+                replay=replay,
+                watermark=stages.events.watermark(session),
+                sealed_at=utc_now(),
+            )
+            stages.batches.add(session, batch, replay)
+            stages.cycles.move(
+                session, cycle, CycleState.TRAINING, batch_id=batch.batch_id, champion=champion
+            )
+
+    def train(self, cycle: CycleRow) -> None:
+        """Make the candidate of the sealed batch and register it in MLflow.
+
+        An update is trained, and the share of it taken that forgets nothing; a consolidation is
+        taken whole.
         """
         stages = self._stages
         run_id = stages.chronicle.open(cycle)
@@ -94,6 +137,7 @@ class Learning:
             versions=trained.versions,
             metrics=trained.metrics,
             choice=choice,
+            folds=self._folds(batch),
             mlflow_run_id=run_id,
             created_at=utc_now(),
         )
@@ -104,13 +148,18 @@ class Learning:
                 session, cycle, CycleState.EVALUATING, candidate_id=candidate.candidate_id
             )
 
+    def _folds(self, batch: SealedBatch) -> tuple[Fold, ...]:
+        if batch.purpose != "consolidation":
+            return ()
+        return folds_behind(self._stages.candidates, self._stages.checkpoints, batch.parent)
+
     def _choose(
         self, batch: SealedBatch, trained: Digest, suites: list[Suite]
     ) -> tuple[Digest, VariantChoice | None]:
         """The variant between parent and trained policy that becomes the candidate."""
         stages = self._stages
         alphas = stages.settings.trainer.interpolation_alphas
-        if alphas == (1.0,):
+        if alphas == (1.0,) or batch.purpose == "consolidation":
             return trained, None
 
         def build(alpha: float) -> Digest:

@@ -175,8 +175,14 @@ class OnlineLoop(Stages):
             self.cycles.move(session, cycle, CycleState.FAILED, reason=reason)
 
     def _collect(self, cycle: CycleRow) -> None:
-        """Wait for enough feedback, then seal it into the batch of this cycle."""
+        """Wait for enough feedback, then seal it into the batch of this cycle.
+
+        A consolidation waits for nothing.
+        """
         self.chronicle.follow_champion(self.champion())
+        if cycle.purpose == "consolidation":
+            self._learning.seal_consolidation(cycle)
+            return
         if self.events.count_trainable(self.policy) < self.settings.loop.min_events:
             self._stop.wait(self.settings.loop.poll_s)
             return

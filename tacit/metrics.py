@@ -35,6 +35,8 @@ class MetricName(StrEnum):
     EXAMPLES_UNDESIRABLE = "train/examples_undesirable"
     EXAMPLES_CRITICISED = "train/examples_criticised"
     EXAMPLES_REPLAY = "train/examples_replay"
+    KL_CONSOLIDATION = "train/kl_consolidation"
+    """KL(adapter policy || consolidated policy) a token of replay; the first is the bare merge."""
     ALPHA = "variant/alpha"
     STANDS = "variant/stands"
     NUM_EVENTS = "batch/num_events"

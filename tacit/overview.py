@@ -58,6 +58,7 @@ class Overview:
             policy=policy,
             cycle_id=None if cycle is None else cycle.cycle_id,
             cycle_state=None if cycle is None else CycleState(cycle.state),
+            cycle_purpose=None if cycle is None else cycle.purpose,
             last_state=None if last is None else CycleState(last.state),
             last_reason=None if last is None else last.reason,
             events=self._events.counts(policy),

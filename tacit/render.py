@@ -14,7 +14,8 @@ def status_page(status: dict[str, Any]) -> Table:
     """``GET /v1/status``."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("policy line", status["policy"])
-    table.add_row("cycle", f"{status['cycle_id'] or '-'}  {status['cycle_state'] or ''}")
+    kind = " consolidation" if status["cycle_purpose"] == "consolidation" else ""
+    table.add_row("cycle", f"{status['cycle_id'] or '-'}  {status['cycle_state'] or ''}{kind}")
     if status["last_state"] is not None:
         ended = f"{status['last_state']}  {status['last_reason'] or ''}"
         table.add_row("the cycle before", ended)

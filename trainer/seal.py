@@ -44,6 +44,27 @@ def seal_batch(
     )
 
 
+def seal_consolidation(
+    *,
+    policy: str,
+    parent: Digest,
+    replay: Sequence[ReplayExample],
+    watermark: Mapping[str, int],
+    sealed_at: datetime,
+) -> SealedBatch:
+    """The manifest of a consolidation of ``parent``: no events, replay in the order given."""
+    return SealedBatch(
+        policy=policy,
+        purpose="consolidation",
+        parent=parent,
+        entries=(),
+        replay=tuple(example.digest() for example in replay),
+        merkle_root=event_root([]),
+        watermark=dict(watermark),
+        sealed_at=sealed_at,
+    )
+
+
 def event_root(digests: Sequence[Digest]) -> Digest:
     """RFC 6962 root over the 32 bytes of each digest, in order."""
     leaves = [leaf_hash(bytes.fromhex(digest.removeprefix("sha256:"))) for digest in digests]

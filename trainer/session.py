@@ -33,6 +33,8 @@ class UpdateJob:
     events: tuple[ScreenedEvent, ...]
     replay: tuple[ReplayExample, ...]
     settings: TrainerSettings
+    consolidates: bool = False
+    """Fold the parent's adapter instead of learning from events; see consolidate.py."""
 
 
 def configure_process(*, num_threads: int, device: str) -> None:
@@ -80,6 +82,13 @@ class TrainingSession:
             raise
 
     def _update(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
+        if job.consolidates:
+            self._opener.forget()  # the whole policy is about to be in memory, more than once
+            if self._group.rank == 0:
+                from trainer.consolidate import consolidate
+
+                yield from consolidate(job, store=self._store, device=self._device)
+            return
         if job.settings.method != "mixed":
             from trainer.methods import run_method
 

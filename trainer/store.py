@@ -10,7 +10,7 @@ from tacit.contracts import Digest, PolicyCandidate, ReplayExample, SealedBatch,
 from tacit.database import Database
 from tacit.errors import ConflictError, IntegrityError, NotFoundError
 from trainer.seal import verify_replay
-from trainer.tables import BatchRow, CandidateRow
+from trainer.tables import BatchRow, CandidateRow, FoldRow
 
 
 class BatchStore:
@@ -78,6 +78,10 @@ class CandidateStore:
                 created_at=candidate.created_at,
             )
         )
+        session.add_all(
+            FoldRow(candidate_id=candidate.candidate_id, batch_id=batch_id)
+            for batch_id in {f"b-{short(fold.batch_digest)}" for fold in candidate.folds}
+        )
         session.flush()
 
     def get(self, candidate_id: str) -> PolicyCandidate:
@@ -102,8 +106,11 @@ class CandidateStore:
         return [PolicyCandidate.model_validate_json(row.payload) for row in rows]
 
     def of_batch(self, batch_id: str) -> list[PolicyCandidate]:
-        """The candidates that learned from a batch, oldest first."""
-        query = select(CandidateRow).where(CandidateRow.batch_id == batch_id)
+        """Candidates that learned from a batch or fold one that did, oldest first."""
+        folding = select(FoldRow.candidate_id).where(FoldRow.batch_id == batch_id)
+        query = select(CandidateRow).where(
+            (CandidateRow.batch_id == batch_id) | CandidateRow.candidate_id.in_(folding)
+        )
         with self._db.reader() as session:
             rows = session.scalars(query.order_by(CandidateRow.created_at)).all()
         return [PolicyCandidate.model_validate_json(row.payload) for row in rows]

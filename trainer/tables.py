@@ -34,3 +34,11 @@ class CandidateRow(Base):
     payload: Mapped[str] = mapped_column(Text)
     """PolicyCandidate, JSON."""
     created_at: Mapped[datetime]
+
+
+class FoldRow(Base):
+    """One batch whose teaching a consolidated candidate carries."""
+
+    __tablename__ = "folds"
+    candidate_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    batch_id: Mapped[str] = mapped_column(String(32), primary_key=True, index=True)

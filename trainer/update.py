@@ -21,6 +21,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
     memory.py      what is tried next when memory runs out
+    consolidate.py folds a parent's adapter into the weights under it
     interpolate.py variants between parent and trained policy
     reproduce.py   rebuilds a candidate from what is recorded of it
     methods.py     TRL's SFT, DPO and KTO trainers in place of the mixed objective
@@ -135,7 +136,7 @@ class PolicyTrainer:
         *,
         on_step: Callable[[StepMetrics], None],
     ) -> TrainedPolicy:
-        """Train the batch's parent on its events and put the result into the store.
+        """Train the batch's parent on its events, or consolidate it, and store the result.
 
         ``on_step`` is called after each step, in this thread; steps count from 1 again after a lost
         worker or when memory ran out. Raises IntegrityError when events or replay are not those of
@@ -180,7 +181,13 @@ class PolicyTrainer:
         self.start()
         group = self._group
         assert group is not None
-        job = UpdateJob(batch.parent, tuple(events), tuple(replay), settings)
+        job = UpdateJob(
+            batch.parent,
+            tuple(events),
+            tuple(replay),
+            settings,
+            consolidates=batch.purpose == "consolidation",
+        )
         steps: list[StepMetrics] = []
         weights: Digest | None = None
         for item in group.run(job):
@@ -192,7 +199,10 @@ class PolicyTrainer:
                 weights = item
         if weights is None:
             raise TrainingError("a checkpoint from the first worker", got="none")
-        return self._result(weights, steps, settings, group)
+        # The last pass of a consolidation is what was kept.
+        last = len(steps) if job.consolidates else settings.num_epochs
+        metrics = _last_epoch(steps, max(1, last))
+        return self._result(weights, metrics, settings, group)
 
     def _marked(self, step: StepMetrics, settings: TrainerSettings) -> StepMetrics:
         """``step`` with the size of its microbatches, where memory made them smaller."""
@@ -205,7 +215,7 @@ class PolicyTrainer:
     def _result(
         self,
         weights: Digest,
-        steps: Sequence[StepMetrics],
+        metrics: dict[str, float],
         settings: TrainerSettings,
         group: Group,
     ) -> TrainedPolicy:
@@ -216,7 +226,7 @@ class PolicyTrainer:
             seed=settings.seed,
             world_size=group.world_size,
             versions={**library_versions(), PROCESSOR: group.processor},
-            metrics=_last_epoch(steps, settings.num_epochs),
+            metrics=metrics,
         )
 
     def _drop_group(self) -> None:

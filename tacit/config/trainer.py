@@ -83,6 +83,17 @@ class SparseSettings(Section):
     to replay. 1 is off."""
 
 
+class ConsolidationSettings(Section):
+    """``tacit consolidate``: adapters folded into the weights under them."""
+
+    num_examples: Count = 256
+    """Replay examples that are distilled on."""
+    num_epochs: Count = 4
+    """At the most; the best state seen is kept, the one before the first step among them."""
+    learning_rate: Positive = 1e-5
+    """About a tenth of the distance between neighbours in bfloat16 at usual weights."""
+
+
 class TrainerSettings(Section):
     """The update: workers, adapters, objective."""
 
@@ -101,6 +112,7 @@ class TrainerSettings(Section):
     ewc: EwcSettings = EwcSettings()
     distillation: DistillationSettings = DistillationSettings()
     sparse: SparseSettings = SparseSettings()
+    consolidation: ConsolidationSettings = ConsolidationSettings()
     learning_rate: Positive = 2e-3
     """Peak. The default suits adapters on small policies, 1e-4 those on billions of weights."""
     num_epochs: Count = 3

@@ -14,8 +14,8 @@ from tacit.contracts.base import (
     short,
     utc_now,
 )
-from tacit.contracts.batch import BatchEntry, ReplayExample, ReplayOrigin, SealedBatch
-from tacit.contracts.candidate import PolicyCandidate, VariantChoice, VariantResult
+from tacit.contracts.batch import BatchEntry, Purpose, ReplayExample, ReplayOrigin, SealedBatch
+from tacit.contracts.candidate import Fold, PolicyCandidate, VariantChoice, VariantResult
 from tacit.contracts.decision import Decision, DecisionOutcome
 from tacit.contracts.feedback import (
     Correction,
@@ -49,6 +49,7 @@ __all__ = [
     "EventStatus",
     "Feedback",
     "FeedbackEvent",
+    "Fold",
     "GateVerdict",
     "InlineInteraction",
     "Interaction",
@@ -63,6 +64,7 @@ __all__ = [
     "RatingScale",
     "Release",
     "ReleaseBundle",
+    "Purpose",
     "ReplayExample",
     "ReplayOrigin",
     "SamplingParameters",

@@ -1,11 +1,19 @@
 """SealedBatch: the manifest of what one update learns from. Order matters and is fixed here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
 from tacit.contracts.interaction import Message
+
+Purpose = Literal["update", "consolidation"]
+"""What a cycle makes a candidate for: to learn from feedback, or to fold adapters."""
 
 ReplayOrigin = Literal["anchor", "accepted", "on_policy"]
 """``anchor``: from the user's anchor prompts. ``accepted``: an earlier batch's event.
@@ -29,12 +37,17 @@ class ReplayExample(Part):
 
 
 class SealedBatch(Contract):
-    """Ordered events and replay sample of one update; nothing can be added or taken out."""
+    """What one candidate is made from, in order; nothing can be added or taken out.
+
+    Of an update: its events and replay. Of a consolidation, which folds the parent's adapter into
+    the weights under it: no event, and the replay that is distilled on.
+    """
 
     policy: Name
+    purpose: Purpose = "update"
     parent: Digest
-    """Checkpoint the update starts from."""
-    entries: Annotated[tuple[BatchEntry, ...], Field(min_length=1)]
+    """Checkpoint to start from."""
+    entries: tuple[BatchEntry, ...]
     replay: tuple[Digest, ...]
     """Digests of the replay examples, in order."""
     merkle_root: Digest
@@ -42,6 +55,23 @@ class SealedBatch(Contract):
     watermark: dict[str, int]
     """Stream position at sealing: ``topic/partition`` to the last offset screened."""
     sealed_at: UtcDatetime
+
+    @model_validator(mode="after")
+    def _entries_fit(self) -> "SealedBatch":
+        if bool(self.entries) == (self.purpose == "consolidation"):
+            raise ValueError(
+                f"expected events in an update and none in a consolidation; got {self.purpose} "
+                f"with {len(self.entries)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual_purpose(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Batches sealed before there were consolidations keep their digests.
+        tree: dict[str, Any] = serialize(self)
+        if tree["purpose"] == "update":
+            del tree["purpose"]
+        return tree
 
     @property
     def batch_id(self) -> str:

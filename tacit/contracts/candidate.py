@@ -34,6 +34,15 @@ class VariantChoice(Part):
     """In the order they were measured; empty where nothing was."""
 
 
+class Fold(Part):
+    """An update that was folded, with others or alone, into a full checkpoint."""
+
+    weights: Digest
+    """The adapter as it was promoted."""
+    batch_digest: Digest
+    """What it learned from."""
+
+
 class PolicyCandidate(Contract):
     """What the trainer hands on. On CPU ``weights`` is a function of the other fields."""
 
@@ -52,15 +61,19 @@ class PolicyCandidate(Contract):
     """Final training metrics; names are those of ``tacit.tracking``."""
     choice: VariantChoice | None = None
     """None where there was nothing to choose from: the weights are as they were trained."""
+    folds: tuple[Fold, ...] = ()
+    """Of a consolidation: the updates since the last full checkpoint, oldest first."""
     mlflow_run_id: str | None = None
     created_at: UtcDatetime
 
     @model_serializer(mode="wrap")
-    def _without_empty_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Candidates made before there were variants keep their digests.
+    def _without_what_is_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Candidates made before there were variants or folds keep their digests.
         tree: dict[str, Any] = serialize(self)
         if tree["choice"] is None:
             del tree["choice"]
+        if not tree["folds"]:
+            del tree["folds"]
         return tree
 
     @property

@@ -25,8 +25,10 @@ from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, SamplingParameters
 from tacit.errors import UnavailableError
 from tacit.policies import load_policy
-from tests.builders import user
+from tests.builders import tiny_checkpoint, user
 from tests.deploy.scenes import checkpoint
+from tests.trainer.builders import mixed_events, settings, train
+from trainer.session import TrainingSession, UpdateJob
 
 PROMPTS = ["where is my order", "billing", "a much longer question about shipping and billing"]
 
@@ -221,6 +223,28 @@ def test_a_swap_changes_new_requests_only_and_frees_the_old_policy(store: Checkp
         answers(engine, asking())
         gc.collect()
         assert model() is None
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_adapter_gives_way_to_what_it_was_folded_into_and_nobody_notices(
+    store: CheckpointStore,
+) -> None:
+    options = settings(num_epochs=1)
+    adapter, _ = train(store, tiny_checkpoint(store), mixed_events(), settings=options)
+    job = UpdateJob(adapter, (), (), options, consolidates=True)
+    (folded,) = TrainingSession(store).run(job)
+    assert isinstance(folded, str)
+    with running(store, adapter) as engine:
+        (before,) = answers(engine, asking())
+        swapping = threading.Thread(target=engine.load, args=(folded,))
+        swapping.start()
+        during: list[Generation] = []
+        while swapping.is_alive():
+            during += answers(engine, asking())
+        swapping.join()
+        (after,) = answers(engine, asking())
+    assert [found.weights for found in (before, after)] == [adapter, folded]
+    assert {found.token_ids for found in (before, *during, after)} == {before.token_ids}
 
 
 def test_a_model_that_fails_answers_its_requests_with_the_error_and_goes_on(

@@ -1,6 +1,5 @@
 """Rebuilding a candidate: the same bytes, or a clear word on what differs or is not there."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,34 +10,16 @@ from tacit.contracts import Digest, PolicyCandidate, VariantChoice
 from tacit.errors import IntegrityError, NotFoundError, TrainingError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings, train
+from tests.trainer.here import Here
 from trainer.interpolate import interpolate
-from trainer.progress import StepMetrics
 from trainer.provenance import PROCESSOR, library_versions
 from trainer.reproduce import Reproduction, reproduce
-from trainer.session import TrainingSession, UpdateJob
 from trainer.update import PolicyTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 EVENTS, REPLAY = mixed_events(8), replay_examples(2)
 SETTINGS = settings(num_workers=1, num_epochs=1)
-
-
-class Here:
-    """A group of one, in this process."""
-
-    world_size = 1
-    processor = "abacus"
-
-    def __init__(self, store: CheckpointStore) -> None:
-        self._session = TrainingSession(store)
-
-    def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
-        """The job."""
-        yield from self._session.run(job)
-
-    def stop(self) -> None:
-        """Nothing to give back."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,25 @@
+"""A group of workers that is this process, where a test needs no Ray."""
+
+from collections.abc import Iterator
+
+from tacit.checkpoints import CheckpointStore
+from tacit.contracts import Digest
+from trainer.progress import StepMetrics
+from trainer.session import TrainingSession, UpdateJob
+
+
+class Here:
+    """A group of one, in this process."""
+
+    world_size = 1
+    processor = "abacus"
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._session = TrainingSession(store)
+
+    def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
+        """The job."""
+        yield from self._session.run(job)
+
+    def stop(self) -> None:
+        """Nothing to give back."""
