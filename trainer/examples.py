@@ -98,7 +98,8 @@ def build_examples(
     if not usable:
         raise TrainingError(
             "at least one event with a training signal",
-            got=f"{len(events)} events, all neutral, without trust, or of kinds not learned from",
+            got=f"{len(events)} events, all neutral, without trust, of kinds not learned from, or "
+            "pairs that are the same up to trainer.max_length",
             mend="Wait for corrections, preferences, or outcomes and ratings other than neutral.",
         )
     return [*usable, *map(builder.replay, replay)]
@@ -115,7 +116,8 @@ class _Builder:
         self._tokenizer = tokenizer
         self._max_length = max_length
 
-    def event(self, event: ScreenedEvent, reward: float | None) -> Example:
+    def event(self, event: ScreenedEvent, reward: float | None) -> Example | None:
+        """None where both texts of a pair are the same tokens."""
         prompt, said = event.interaction.prompt, event.interaction.completion
         match event.event.feedback:
             case Correction(completion=right) if right.strip() == said.strip():
@@ -142,8 +144,10 @@ class _Builder:
 
     def _pair(
         self, prompt: Sequence[Message], chosen: str, rejected: str, *, weight: float
-    ) -> Example:
+    ) -> Example | None:
         better, worse = self._completion(chosen), self._completion(rejected)
+        if better == worse:  # they differ beyond max_length, or in what the tokenizer drops
+            return None
         kept = self._prompt(prompt, room=self._max_length - max(len(better), len(worse)))
         return Example(ExampleKind.PAIR, kept, better, rejected=worse, weight=weight)
 

@@ -15,7 +15,6 @@ The formulas are in losses.py. The reference is the parent policy as it was befo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -36,31 +35,7 @@ from trainer.losses import (
 from trainer.new_prompts import new_answers, probed_tokens
 from trainer.packing import MicroBatch
 from trainer.scoring import CompletionScorer
-
-
-class Stat(IntEnum):
-    """Places in the vector of sums that workers add up each step."""
-
-    LOSS = 0
-    DPO = 1
-    NLL = 2
-    KTO = 3
-    TOPR = 4
-    CRITIQUE = 5
-    REPLAY = 6
-    KL = 7
-    MARGIN = 8
-    TAPER = 9
-    PAIR_WEIGHT = 10
-    NLL_WEIGHT = 11
-    KTO_WEIGHT = 12
-    TOPR_WEIGHT = 13
-    CRITIQUE_WEIGHT = 14
-    REPLAY_WEIGHT = 15
-    TOKENS = 16
-    DISTILLATION = 17
-    KL_NEW = 18
-    NEW_WEIGHT = 19
+from trainer.stats import Stat
 
 
 @dataclass(frozen=True)

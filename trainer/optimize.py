@@ -23,11 +23,12 @@ from trainer.composition import composition
 from trainer.distillation import Teacher
 from trainer.examples import MIN_WEIGHT, Example, ExampleKind
 from trainer.losses import kto_reference_point
-from trainer.objective import Stat, mismatched_logprobs, mixed_loss, score_reference
+from trainer.objective import mismatched_logprobs, mixed_loss, score_reference
 from trainer.packing import MicroBatch, to_device
 from trainer.progress import StepMetrics
 from trainer.restraint import Restraint, draw_up
 from trainer.scoring import CompletionScorer
+from trainer.stats import Stat, step_metrics
 
 
 class FlatParameters:
@@ -118,7 +119,7 @@ class Optimization:
             rate = learning_rate(number, num_steps=self.num_steps, settings=settings)
             optimizer.param_groups[0]["lr"] = rate
             sums = self._backward(index)
-            measured = {**_metrics(sums, self._weights[index]), **self._compositions[index]}
+            measured = {**step_metrics(sums, self._weights[index]), **self._compositions[index]}
             self._add_on(measured, sums)
             norm = self._clip(number, measured[MetricName.LOSS.value])
             optimizer.step()
@@ -197,24 +198,3 @@ def learning_rate(step: int, *, num_steps: int, settings: TrainerSettings) -> fl
         return settings.learning_rate * step / warmup
     progress = (step - warmup - 1) / max(1, num_steps - warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _metrics(sums: Tensor, weight: float) -> dict[str, float]:
-    """Weighted means of what the step held; a term without examples is left out."""
-    values = sums.tolist()
-    metrics: dict[str, float] = {MetricName.LOSS.value: values[Stat.LOSS] / weight}
-    for name, stat, divisor in (
-        (MetricName.LOSS_DPO, Stat.DPO, Stat.PAIR_WEIGHT),
-        (MetricName.REWARD_MARGIN, Stat.MARGIN, Stat.PAIR_WEIGHT),
-        (MetricName.LOSS_NLL, Stat.NLL, Stat.NLL_WEIGHT),
-        (MetricName.LOSS_KTO, Stat.KTO, Stat.KTO_WEIGHT),
-        (MetricName.LOSS_TOPR, Stat.TOPR, Stat.TOPR_WEIGHT),
-        (MetricName.TOPR_TAPER, Stat.TAPER, Stat.TOPR_WEIGHT),
-        (MetricName.LOSS_CRITIQUE, Stat.CRITIQUE, Stat.CRITIQUE_WEIGHT),
-        (MetricName.LOSS_REPLAY, Stat.REPLAY, Stat.REPLAY_WEIGHT),
-        (MetricName.KL_REPLAY, Stat.KL, Stat.REPLAY_WEIGHT),
-        (MetricName.KL_NEW, Stat.KL_NEW, Stat.NEW_WEIGHT),
-    ):
-        if values[divisor] > 0:
-            metrics[name.value] = values[stat] / values[divisor]
-    return metrics

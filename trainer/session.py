@@ -21,6 +21,7 @@ from trainer.examples import build_examples
 from trainer.memory import UpdateTooLargeError, is_out_of_memory
 from trainer.optimize import Optimization
 from trainer.progress import StepMetrics
+from trainer.signal import require_signal
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class TrainingSession:
             max_length=job.settings.max_length,
             critiques=True,
         )
+        require_signal(examples, job.settings)
         yield from Optimization(
             policy,
             examples,

@@ -10,7 +10,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     workers.py     the warm group of actors; each runs a
     session.py     TrainingSession, which
     checkpoint.py    opens the parent with a LoRA adapter (or whole) and saves what came out,
-    examples.py      turns feedback into token sequences with weights, with
+    examples.py      turns feedback into token sequences with weights (signal.py: any?), with
       rewards.py       what an outcome or a rating is worth,
       behaviour.py     what the policy that answered thought of its answer, and
       hindsight.py     what the teacher reads when a critique is learned from,

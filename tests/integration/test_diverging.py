@@ -1,4 +1,4 @@
-"""A loss that stops being a number ends the cycle with its reason, and nothing comes of it."""
+"""What the data does to an update ends the cycle with its reason, and nothing comes of it."""
 
 import contextlib
 import shutil
@@ -27,19 +27,27 @@ pytestmark = [
 ]
 
 
-def test_an_exploding_update_fails_its_cycle_and_registers_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["trainer.learning_rate=1e30"], "expected a finite"),
+        (["trainer.dpo_weight=0", "trainer.nll_weight=0"], "only examples that are"),
+    ],
+    ids=["exploding", "nothing to learn"],
+)
+def test_a_hopeless_update_fails_its_cycle_and_registers_nothing(
+    tmp_path: Path, overrides: list[str], reason: str
+) -> None:
     home = home_with_events(tmp_path / "home")
     shutil.copy(initialized_mlflow(), home / "mlflow.db")
-    settings = with_overrides(
-        crash_settings(home), ["trainer.learning_rate=1e30", "trainer.num_workers=1"]
-    )
+    settings = with_overrides(crash_settings(home), [*overrides, "trainer.num_workers=1"])
     with contextlib.chdir(home), OnlineLoop(settings) as loop:
         loop.begin(lambda: tiny_checkpoint(loop.checkpoints), by="test")
         champion = loop.releases.anchor(loop.policy)
         before = set(loop.checkpoints.root.iterdir())
         cycle = loop.run_cycle()
         assert cycle.state == CycleState.FAILED
-        assert "expected a finite" in (cycle.reason or "")
+        assert reason in (cycle.reason or "")
         assert cycle.candidate_id is None
         assert loop.candidates.all(loop.policy) == []
         assert set(loop.checkpoints.root.iterdir()) == before

@@ -13,7 +13,7 @@ from tests.trainer.scored import Models, divergence, gradient_of, loss_of, make_
 from trainer.examples import Example, ExampleKind, build_examples
 from trainer.hindsight import with_hindsight
 from trainer.losses import critique_loss
-from trainer.objective import Stat
+from trainer.stats import Stat
 
 CRITICISED = [
     Example(ExampleKind.CRITICISED, (3, 4), (40, 41), teacher_prompt=(3, 4, 70, 71), weight=0.5),

@@ -24,7 +24,7 @@ from tests.trainer.scored import (
 from trainer.examples import Example, ExampleKind
 from trainer.losses import kl_divergence, kto_reference_point
 from trainer.methods import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
-from trainer.objective import Stat
+from trainer.stats import Stat
 
 PAIRS = [
     Example(ExampleKind.PAIR, (3, 4, 5, 6), (10, 11), rejected=(12,), weight=1.0),

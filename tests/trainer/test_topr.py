@@ -16,7 +16,7 @@ from tests.trainer.scored import Models, gradient_of, loss_of, make_models, toke
 from trainer.behaviour import Behaviour
 from trainer.examples import Example, ExampleKind
 from trainer.losses import nucleus_log_mass, topr_loss, topr_tapers
-from trainer.objective import Stat
+from trainer.stats import Stat
 
 GOOD, BAD = ExampleKind.DESIRABLE, ExampleKind.UNDESIRABLE
 
