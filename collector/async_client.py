@@ -66,10 +66,11 @@ class AsyncTacitClient(ClientBase[Coroutine[Any, Any, str], httpx.AsyncBaseTrans
         atexit.unregister(self._close_at_exit)
         timeout_s = self._close_timeout_s(timeout_s)
         try:
-            num_left = await self._outbox.wait_until_settled(timeout_s=timeout_s)
+            await self._outbox.wait_until_settled(timeout_s=timeout_s)
         finally:
             await self._outbox.stop()
-        self._require_closed(num_left, timeout_s)
+        # Counted now: a call that waited for room may have found it in between.
+        self._require_closed(self.num_waiting, timeout_s)
 
     async def status(self, event_id: str) -> FeedbackStatus:
         """What became of an event that was acknowledged.
@@ -127,10 +128,10 @@ class AsyncTacitClient(ClientBase[Coroutine[Any, Any, str], httpx.AsyncBaseTrans
     def _close_at_exit(self) -> None:
         # Too late for the event loop; with a spool nothing is lost.
         self._closed = True
-        if self.num_waiting:
+        num_waiting = self._outbox.stop_without_loop()
+        if num_waiting:
             logger.error(
                 "%d events were not sent: `await client.close()` was not called%s",
-                self.num_waiting,
+                num_waiting,
                 "; they stay in the spool" if self._persistent else "",
             )
-        self._queue.close()

@@ -73,9 +73,10 @@ class TacitClient(ClientBase[str, httpx.BaseTransport]):
         self._closed = True
         atexit.unregister(self._close_at_exit)
         timeout_s = self._close_timeout_s(timeout_s)
-        num_left = self._outbox.wait_until_settled(timeout_s=timeout_s)
+        self._outbox.wait_until_settled(timeout_s=timeout_s)
         self._outbox.stop(timeout_s=self._http_options["timeout"] + 1.0)
-        self._require_closed(num_left, timeout_s)
+        # Counted now: a call that waited for room may have found it in between.
+        self._require_closed(self.num_waiting, timeout_s)
 
     def status(self, event_id: str) -> FeedbackStatus:
         """What became of an event that was acknowledged.

@@ -64,8 +64,8 @@ class EventRow(Base):
     """Of an outcome or a rating, in [-1, 1]: more is better, whatever way its metric counts."""
     cluster: Mapped[str] = mapped_column(String(64))
     about: Mapped[str | None] = mapped_column(String(32), index=True)
-    """Hash of the interaction's id, or of its content where it has none; None while not joined, and
-    where screening is off."""
+    """Hash of the interaction's source and id, or of its content where it has no id; None while not
+    joined, and where screening is off."""
     said: Mapped[str | None] = mapped_column(String(32), index=True)
     """Hash of who said which kind of thing about what: the second time weighs nothing."""
     answer: Mapped[str | None] = mapped_column(String(32))

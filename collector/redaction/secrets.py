@@ -17,8 +17,8 @@ _OVERLAP = 1_024
 _MIN_SECRET = 16
 
 _OWN = re.compile(
-    # Whole blocks; detect-secrets marks their first line alone.
-    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,20000}?"
+    # Whole blocks, up to the next line of dashes; detect-secrets marks their first line alone.
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){0,20000}"
     r"-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
     # Prefixes younger than detect-secrets, or of which it knows one form: OpenAI, Anthropic and
     # Stripe test keys, fine-grained GitHub tokens, Hugging Face, Google, Slack, npm, Standard
@@ -50,7 +50,6 @@ _PLUGINS = (
     "ibm_cloud_iam.IbmCloudIamDetector",
     "ibm_cos_hmac.IbmCosHmacDetector",
     "mailchimp.MailchimpDetector",
-    "openai.OpenAIDetector",
     "pypi_token.PypiTokenDetector",
     "sendgrid.SendGridDetector",
     "slack.SlackDetector",
@@ -60,8 +59,8 @@ _PLUGINS = (
     "telegram_token.TelegramBotTokenDetector",
     "twilio.TwilioKeyDetector",
 )
-"""All line plugins but: entropy and keyword (above), public IPs (personal data), private keys, JWT
-and npm (their patterns take quadratic time; own shapes), basic auth (always asked, below)."""
+"""All line plugins but: entropy and keyword (above), public IPs (personal data), private keys, JWT,
+npm and OpenAI (their patterns take quadratic time; own shapes), basic auth (asked below)."""
 
 
 def find_secrets(text: str) -> Iterator[Found]:

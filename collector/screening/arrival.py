@@ -34,7 +34,7 @@ class Arrival:
     cluster: str
     """Near-duplicate cluster of the prompt."""
     about: str
-    """Key of the interaction: of its id, or of its content where it has none."""
+    """Key of the interaction: of its source and id, or of its content where it has no id."""
     said: str
     """Key of who said which kind of thing about what."""
     answer: str | None
@@ -79,7 +79,7 @@ def arrive(
     cluster: str = "",
 ) -> Arrival:
     """An Arrival; ``plain`` is the normalised prompt where it is known already."""
-    about = _about(interaction, interaction_id)
+    about = _about(event.source, interaction, interaction_id)
     return Arrival(
         event=event,
         interaction=interaction,
@@ -98,9 +98,10 @@ def hash_of(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
 
 
-def _about(interaction: InlineInteraction, interaction_id: str | None) -> str:
+def _about(source: str, interaction: InlineInteraction, interaction_id: str | None) -> str:
+    # Ids are each source's own: what another calls the same is another interaction.
     if interaction_id is not None:
-        return hash_of("id", interaction_id)
+        return hash_of("id", source, interaction_id)
     messages: Sequence[str] = [part for m in interaction.prompt for part in (m.role, m.content)]
     return hash_of("content", *messages, interaction.completion)
 

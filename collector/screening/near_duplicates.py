@@ -101,6 +101,7 @@ class ClusterIndex:
         self._policy = policy
         self._similarity = similarity
         self._known: dict[str, str] = {}
+        """By the hash of the prompt: prompts themselves may be of any length."""
         self._firsts: dict[int, _First] = {}
 
     def assign(self, session: Session, prompts: Sequence[str]) -> list[str]:
@@ -108,18 +109,19 @@ class ClusterIndex:
         if len(self._known) + len(self._firsts) > _MAX_REMEMBERED:
             self.forget()
         # In the order in which they came, or the first of a cluster would be any of them.
-        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        sketches = {prompt: sketch_of(prompt) for prompt in unknown}
+        exact = [cluster_of_normalized(prompt) for prompt in prompts]
+        unknown = {e: p for e, p in zip(exact, prompts, strict=True) if e not in self._known}
+        sketches = {cluster: sketch_of(prompt) for cluster, prompt in unknown.items()}
         compared = [sketch for sketch in sketches.values() if sketch is not None]
         book = _Book(session, self._policy, compared, self._firsts) if compared else None
-        for prompt, sketch in sketches.items():
-            cluster = cluster_of_normalized(prompt)
+        for own, sketch in sketches.items():
+            cluster = own
             if book is not None and sketch is not None:
-                cluster = book.place(sketch, cluster, self._similarity)
-            self._known[prompt] = cluster
+                cluster = book.place(sketch, own, self._similarity)
+            self._known[own] = cluster
         if book is not None:
             book.write(session)
-        return [self._known[prompt] for prompt in prompts]
+        return [self._known[each] for each in exact]
 
     def forget(self) -> None:
         """Drop what is remembered of the database, after a transaction that was rolled back."""

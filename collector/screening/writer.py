@@ -75,6 +75,7 @@ class FeedbackWriter:
 
     def forget(self) -> None:
         """The transaction was rolled back."""
+        self._rows = []
         self._screener.forget()
         self._clusters.forget()
         self._counts.forget()

@@ -134,7 +134,7 @@ def retry_after_s(response: httpx.Response, *, now: datetime | None = None) -> f
         return min(float(asked[:9]), LONGEST_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(asked)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -5,6 +5,7 @@ httpx. The courier and the spool may touch the disk, so they run in a thread.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,7 +14,11 @@ import httpx
 from collector.sdk.courier import PATH, Answer, Courier, Idle, Pause, Post, Step
 from collector.sdk.forks import guard_forks
 from collector.sdk.letters import Letter, LetterQueue
+from tacit.errors import UnavailableError
 
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
 T = TypeVar("T")
 
 
@@ -27,13 +32,17 @@ class AsyncOutbox:
         self._changed = asyncio.Condition()
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
+        self._is_parents = False
         guard_forks(self)
 
     async def put(self, letters: Sequence[Letter], *, timeout_s: float) -> bool:
         """Queue ``letters``, waiting for room; whether all of them found it.
 
-        Raises UnavailableError if the disk refuses. Cancelled, the first few may be queued.
+        Raises UnavailableError if the disk refuses, and in a forked child. Cancelled, the first few
+        may be queued.
         """
+        if self._is_parents:
+            raise UnavailableError("a client of this process", got="that of the one it forked from")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         self.start()
@@ -56,6 +65,8 @@ class AsyncOutbox:
 
     async def wait_until_settled(self, *, timeout_s: float) -> int:
         """Wait until all that was queued before is settled; how many events are still not."""
+        if self._is_parents:
+            return 0
         self.start()
         target = self.queue.num_offered
         async with self._changed:
@@ -79,13 +90,31 @@ class AsyncOutbox:
     async def stop(self) -> None:
         """End the task, in the middle of a request if need be; what is queued stays unsent."""
         self._stopped = True
+        if self._is_parents:
+            return
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait([self._worker])
         await self.http.aclose()
         await _finish(self.queue.close)
 
+    def stop_without_loop(self) -> int:
+        """Let go of files, where it is too late to wait; how many events were not sent."""
+        if self._is_parents:
+            return 0
+        self.queue.close()
+        return self.queue.num_offered - self.queue.num_removed
+
     async def _run(self) -> None:
+        while True:
+            try:
+                await self._send()
+            except Exception:
+                # The edge of a task: were it to end, what waits would wait for the next call.
+                logger.exception("sending failed; it tries again")
+                await asyncio.sleep(RETRY_S)
+
+    async def _send(self) -> None:
         steps = self.courier.steps()
         answer: Answer = None
         while True:
@@ -122,7 +151,7 @@ class AsyncOutbox:
     def let_go_in_child(self) -> None:
         """No event loop survives a fork: the child makes a client of its own."""
         self.let_go()
-        self._stopped = True
+        self._stopped = self._is_parents = True
 
 
 async def _finish(call: Callable[..., T], *arguments: object) -> T:

@@ -86,7 +86,6 @@ class ClientBase(FeedbackCalls[R], Generic[R, T]):
         else:
             folder = Path(spool)
             self._open_queue = lambda: Spool(folder, max_bytes=max_spool_bytes, fsync=spool_fsync)
-        self._num_reported = 0
         self._closed = False
         self._make_outbox()
         atexit.register(self._close_at_exit)
@@ -162,14 +161,11 @@ class ClientBase(FeedbackCalls[R], Generic[R, T]):
                 mend=f"Check that Tacit answers at {self._http_options['base_url']}; "
                 "sending goes on.",
             )
-        num_fresh = self._courier.num_rejected - self._num_reported
-        self._num_reported += num_fresh
-        if num_fresh:
-            first = self.rejected[-num_fresh:][0]
+        if fresh := self._courier.report_rejected():
             raise InvalidInputError(
                 "all events accepted",
-                got=f"{num_fresh} turned away; the first, {first.event_id}, as "
-                f"{first.status}: {first.error}",
+                got=f"{len(fresh)} turned away; the first, {fresh[0].event_id}, as "
+                f"{fresh[0].status}: {fresh[0].error}",
                 mend="`client.rejected` has each with its reason.",
             )
 

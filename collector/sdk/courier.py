@@ -77,14 +77,18 @@ class Courier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rejected: deque[Rejection] = deque(maxlen=MAX_REJECTED)
-        self.num_rejected = 0
         self.last_error = ""
+        self._unreported: deque[Rejection] = deque(maxlen=MAX_REJECTED)
         self._queue = queue
         self._limits = limits
         self._compress = compress
         self._on_rejected = on_rejected
         self._clock = clock
         self._tell_at = 0.0
+
+    def report_rejected(self) -> list[Rejection]:
+        """Those rejected since the last call, oldest first; of more than 1,000 the last."""
+        return [self._unreported.popleft() for _ in range(len(self._unreported))]
 
     def steps(self) -> Steps:
         """What to do, one step after the other and without end; send in what came of each."""
@@ -141,7 +145,7 @@ class Courier:
         for letter, rejection in verdict.rejected:
             logger.error("event %s is %s: %s", *rejection)
             self.rejected.append(rejection)
-            self.num_rejected += 1
+            self._unreported.append(rejection)
             if self._on_rejected is not None:
                 self._call_back(rejection, letter.body)
         self._queue.remove(len(batch))

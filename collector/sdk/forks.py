@@ -6,6 +6,7 @@ that is registered here is held still for the moment of the fork.
 """
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Protocol
@@ -29,14 +30,18 @@ class Forkable(Protocol):
 
 _guarded: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _held: list[Forkable] = []
+_one_at_a_time = threading.Lock()
+"""Held from before a fork to after it: what another thread holds is not this one's to let go."""
 
 
 def guard_forks(forkable: Forkable) -> None:
     """Hold ``forkable`` still at each fork, as long as it lives."""
-    _guarded.add(forkable)
+    with _one_at_a_time:
+        _guarded.add(forkable)
 
 
 def _before() -> None:
+    _one_at_a_time.acquire()
     _held[:] = list(_guarded)
     for forkable in _held:
         forkable.hold()
@@ -46,6 +51,7 @@ def _after(act: Callable[[Forkable], None]) -> None:
     for forkable in _held:
         act(forkable)
     _held.clear()
+    _one_at_a_time.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from tacit.errors import UnavailableError
+
 LETTER_OVERHEAD_BYTES = 256
 """What an event costs beside its JSON, in memory or on disk: measured, and rounded up."""
 
@@ -55,7 +57,7 @@ class LetterQueue(Protocol):
     def offer(self, letters: Sequence[Letter]) -> int:
         """Take as many of ``letters``, from the first, as there is room for; returns how many.
 
-        Raises UnavailableError if the disk refuses; then none was taken.
+        Raises UnavailableError if the disk refuses or it is closed; then none was taken.
         """
         ...
 
@@ -88,6 +90,7 @@ class MemoryQueue:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._letters: deque[Letter] = deque()
+        self._closed = False
 
     def __str__(self) -> str:
         return f"queue of {self._max_events} events and {self._max_bytes} bytes"
@@ -104,8 +107,13 @@ class MemoryQueue:
         )
 
     def offer(self, letters: Sequence[Letter]) -> int:
-        """Take as many of ``letters`` as there is room for; returns how many."""
+        """Take as many of ``letters`` as there is room for; returns how many.
+
+        Raises UnavailableError once closed: nobody would send them.
+        """
         with self.lock:
+            if self._closed:
+                raise UnavailableError("an open queue", got="one that was closed")
             for num_taken, letter in enumerate(letters):
                 if not self.has_room(letter):
                     return num_taken
@@ -127,7 +135,9 @@ class MemoryQueue:
             self.num_removed += num_letters
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Take nothing more."""
+        with self.lock:
+            self._closed = True
 
 
 def first_of(letters: Sequence[Letter], *, max_bytes: int) -> list[Letter]:

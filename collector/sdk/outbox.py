@@ -4,6 +4,7 @@ In: events from any thread. Out: what :mod:`collector.sdk.courier` says, done wi
 """
 
 import encodings.idna  # noqa: F401  the first look-up of a host imports it: see Outbox
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,10 @@ import httpx
 from collector.sdk.courier import PATH, Answer, Courier, Idle, Pause, Post, Step
 from collector.sdk.forks import guard_forks
 from collector.sdk.letters import Letter, LetterQueue
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
 
 
 class Outbox:
@@ -92,6 +97,15 @@ class Outbox:
         self.queue.close()
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._send()
+            except Exception:
+                # The edge of a thread: were it to end, what waits would wait for the next call.
+                logger.exception("sending failed; it tries again")
+                self._stopping.wait(RETRY_S)
+
+    def _send(self) -> None:
         steps = self.courier.steps()
         answer: Answer = None
         while not self._stopping.is_set():

@@ -113,7 +113,7 @@ class Spool:
                 self._file.delete_up_to(self._settled_to)
                 if not self._num_waiting:
                     self._file.shrink()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 logger.warning("sent events stay in the %s for now: %s", self, error)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """FeedbackEvent: what a product tells Tacit about an answer or an episode."""
 
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
@@ -57,6 +58,8 @@ class RatingScale(Part):
     def _ordered(self) -> "RatingScale":
         if not self.low < self.high:
             raise ValueError(f"expected low < high; got low={self.low}, high={self.high}")
+        if not isfinite(self.high - self.low):
+            raise ValueError(f"expected a finite distance; got {self.low} to {self.high}")
         return self
 
 
@@ -78,7 +81,8 @@ class Rating(Part):
     def normalized(self) -> float:
         """The rating mapped linearly from its scale to [-1, 1]."""
         span = self.scale.high - self.scale.low
-        return 2 * (self.value - self.scale.low) / span - 1
+        # In this order, since twice a large number is infinite.
+        return 2 * ((self.value - self.scale.low) / span) - 1
 
 
 class Critique(Part):

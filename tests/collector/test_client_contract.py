@@ -327,3 +327,60 @@ def test_misspelt_argument_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="subjekt_id"):
         tacit.outcome("c-1", True, subjekt_id="u")  # type: ignore[call-arg]
     tacit._close_at_exit()
+
+
+def test_call_that_finds_room_as_the_client_closes_is_not_lost_in_silence(connect: Connect) -> None:
+    ready = threading.Event()
+
+    def answer(_: FakeService, events: list[Any]) -> int | None:
+        return None if ready.is_set() and events[0]["event_id"] == "first" else 503
+
+    tacit = connect(FakeService(answer), max_queue=1, queue_timeout_s=10)
+    tacit.outcome("c-1", True, event_id="first")
+    ends: dict[str, Any] = {}
+
+    def call(name: str, do: Callable[[], Any]) -> threading.Thread:
+        def run() -> None:
+            try:
+                ends[name] = do()
+            except UnavailableError as error:
+                ends[name] = error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    threads = [call("second", lambda: tacit.outcome("c-2", True, event_id="second"))]
+    while not waits_for_room(tacit):
+        pass
+    threads.append(call("close", lambda: tacit.close(5)))
+    while not tacit._closed:
+        pass
+    ready.set()
+    for thread in threads:
+        thread.join(20)
+    assert isinstance(ends["second"], UnavailableError) or isinstance(
+        ends["close"], UnavailableError
+    )
+
+
+def waits_for_room(tacit: Any) -> bool:
+    return bool(tacit._outbox._changed._waiters)
+
+
+def test_error_that_nobody_foresaw_does_not_end_the_sending(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that cannot be looked up, a file that was tidied away: the next try may go through."""
+    monkeypatch.setattr("collector.sdk.outbox.RETRY_S", 0.01)
+    monkeypatch.setattr("collector.sdk.async_outbox.RETRY_S", 0.01)
+
+    def answer(service: FakeService, _: list[Any]) -> None:
+        if len(service.requests) < 3:
+            raise UnicodeError("label empty or too long")
+
+    service = FakeService(answer)
+    tacit = connect(service)
+    sent = tacit.outcome("c-1", True)
+    tacit.flush()
+    assert service.taken == [sent]

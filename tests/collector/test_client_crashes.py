@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from collector.client import TacitClient
+from collector.sdk import forks
+from collector.sdk.forks import Forkable, guard_forks
+from tacit.errors import InvalidInputError
+from tests.collector.products import FakeService
 
 PRODUCT = """
 import os, signal, sys, time
@@ -178,6 +182,102 @@ def test_forked_child_sends_its_own_and_leaves_its_parents_alone(
     assert sorted(service.taken) == sorted(
         [*(f"before-{i}" for i in range(20)), "child-0", "parent-0"]
     )
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "asyncio.run(tacit.close()); os._exit(0)"])
+def test_forked_child_leaves_alone_the_client_of_asyncio(
+    service: Service, tmp_path: Path, end: str
+) -> None:
+    """A server that loads the product before it forks: the spool is its own, and it is killed."""
+    service.away = True
+    code = f"""
+    import asyncio, os, signal, sys
+    from collector.client import AsyncTacitClient
+    from tacit.errors import UnavailableError
+    tacit = AsyncTacitClient(sys.argv[1], source="helpdesk", subject_id="u", spool=sys.argv[2])
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(tacit.outcome("c-1", True))
+        except UnavailableError:
+            {end}
+        os._exit(9)
+    assert os.waitpid(child, 0)[1] == 0
+    asyncio.run(tacit.outcome("c-1", True, event_id="parent-0"))
+    {KILL}
+    """
+    parent = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), service.url, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (parent.returncode, parent.stderr) == (-signal.SIGKILL, "")
+    service.away = False
+    with TacitClient(service.url, source="helpdesk", spool=tmp_path) as tacit:
+        tacit.flush()
+    assert service.taken == ["parent-0"]
+
+
+def test_forked_child_tells_of_its_own_rejections_alone() -> None:
+    with TacitClient("http://tacit", source="x", transport=FakeService(lambda *_: 422)) as tacit:
+        for number in range(3):
+            tacit.outcome(f"c-{number}", True, subject_id="u-1")
+        with pytest.raises(InvalidInputError, match="3 turned away"):
+            tacit.flush()
+        child = os.fork()
+        if child == 0:
+            try:
+                tacit.flush(5)
+                tacit.outcome("c-4", True, subject_id="u-1")
+                with pytest.raises(InvalidInputError, match="1 turned away"):
+                    tacit.flush(5)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_two_threads_that_fork_at_once_leave_nothing_locked() -> None:
+    """What one holds still for its fork the other must not forget to let go."""
+    guarded = HeldStill()
+    guard_forks(guarded)
+    forks._before()
+    second = threading.Thread(target=fork_nothing)
+    second.start()
+    guarded.asked.wait(0.1)  # the second is on its way in, and waits
+    forks._after(let_go)
+    second.join(10)
+    assert not guarded.lock.locked()
+
+
+def let_go(forkable: Forkable) -> None:
+    forkable.let_go()
+
+
+def fork_nothing() -> None:
+    forks._before()
+    forks._after(let_go)
+
+
+class HeldStill:
+    """Something to hold still, whose lock belongs to no thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked = threading.Event()
+
+    def hold(self) -> None:
+        if self.lock.locked():
+            self.asked.set()
+        self.lock.acquire()
+
+    def let_go(self) -> None:
+        self.lock.release()
+
+    def let_go_in_child(self) -> None:
+        self.let_go()
 
 
 def test_fork_in_the_middle_of_sending_in_memory(service: Service) -> None:

@@ -122,3 +122,24 @@ def test_counts_add_up_over_transactions(database: Database) -> None:
     with database.session() as session:
         counts.write(session)
     assert counted(database) == {("accepted", ""): 7}
+
+
+def test_a_chunk_that_failed_leaves_nothing_for_the_next(
+    make: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another consumer takes the chunk over; what this one had begun must not come again."""
+    room, rival = make(), make()
+    room.ingestor.accept([event("e-1")])
+    with monkeypatch.context() as broken:
+        broken.setattr("collector.screening.writer.insert_rows", _fail)
+        with pytest.raises(RuntimeError):
+            room.consumer.drain()
+    rival.consumer.drain()
+    record(room, recorded("i-1"))
+    room.consumer.drain()
+    assert room.became("e-1") == ("accepted", None)
+    assert counted(room.database) == {("accepted", ""): 1}
+
+
+def _fail(*_: Any) -> None:
+    raise RuntimeError("the disk is full")

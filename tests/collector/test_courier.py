@@ -291,3 +291,8 @@ def test_answer_of_something_else_is_not_taken_for_tacits() -> None:
         read(FeedbackToken, httpx.Response(200, html="<h1>It works</h1>"))
     told = {"event_id": "e", "status": "accepted", "releases": ["r-1"]}
     assert read(FeedbackStatus, httpx.Response(200, json=told)).releases == ["r-1"]  # type: ignore[attr-defined]
+
+
+def test_a_date_no_clock_can_show_is_no_wish() -> None:
+    far = httpx.Response(503, headers={"Retry-After": f"Mon, 01 Jan {'9' * 20} 10:00:00 GMT"})
+    assert retry_after_s(far) == 0.0

@@ -2,6 +2,7 @@
 
 import random
 import string
+import tracemalloc
 
 import pytest
 from sqlalchemy import func, select
@@ -166,3 +167,17 @@ def test_near_duplicates_are_on_one_side_of_the_split(make: MakeRoom, seed: int)
     side = "holdout" if is_holdout(cluster_of(question), share=0.5) else "accepted"
     fates = [room.became(f"e-{seed}-{number}")[0] for number in range(40)]
     assert fates.count(side) >= 38
+
+
+def test_long_prompts_are_not_kept_in_memory(sqlite_database: Database) -> None:
+    """Twenty thousand are remembered, and each may have a megabyte."""
+    found = new_index()
+    with sqlite_database.session() as session:
+        prompts = [f"{number} {'please find my parcel ' * 2_000}" for number in range(20)]
+        tracemalloc.start()
+        found.assign(
+            session, [normalized(prompt + "x" * number) for number, prompt in enumerate(prompts)]
+        )
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept < sum(map(len, prompts)) / 4

@@ -338,3 +338,17 @@ def test_closed_spool_takes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert ids(spool) == []
     with caplog.at_level(logging.DEBUG):
         spool.remove(1)
+
+
+def test_a_file_that_was_tidied_away_under_it_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Spool(tmp_path, max_bytes=10**6)
+    queue.offer(letters("a", "b"))
+    assert ids(queue) == ["a", "b"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    queue.remove(2)
+    assert "stay in the spool" in caplog.text
+    assert (ids(queue), queue.num_offered - queue.num_removed) == ([], 0)
+    queue.close()

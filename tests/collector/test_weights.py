@@ -151,3 +151,23 @@ def test_without_screening_nothing_is_shared(make: MakeRoom) -> None:
     room.screen(*opinions(3))
     assert room.store.count_trainable("default") == 3
     assert [e.weight for e in take(room)] == [1.0] * 3
+
+
+def test_ids_that_two_sources_happen_to_share_are_two_interactions(make: MakeRoom) -> None:
+    """Each source picks its own: nobody's reports may take the weight of another's."""
+    room = make()
+    mine, theirs = (
+        event(
+            f"e-{n}",
+            source=source,
+            subject_id=f"u-{n}",
+            interaction_id="conversation-1",
+            interaction=interaction(prompt),
+        )
+        for n, (source, prompt) in enumerate([("helpdesk", "one question"), ("shop", "another")])
+    )
+    room.screen(theirs)
+    take(room, batch_id="b-1")
+    room.screen(mine)
+    (taken,) = take(room)
+    assert taken.weight == pytest.approx(0.7)
