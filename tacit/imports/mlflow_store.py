@@ -17,6 +17,7 @@ from tacit.imports.traces import Said, TraceRules, event_of, is_human, said_by
 from tacit.remote import Remote
 
 PAGE_TRACES = 100
+_NO_SUCH_TRACE = frozenset({"BAD_REQUEST", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"})
 Advance = Callable[[int], None]
 """Told how many traces are done."""
 
@@ -126,7 +127,15 @@ def _builder(
 
 
 def _ends(client: Any, trace_id: str) -> _Ends:
-    spans = client.get_trace(trace_id).data.spans
+    from mlflow.exceptions import MlflowException
+
+    try:
+        spans = client.get_trace(trace_id).data.spans
+    except MlflowException as error:
+        # Of one trace that is gone or broken; a store that is away fails at the next page too.
+        if error.error_code not in _NO_SUCH_TRACE:
+            raise
+        raise InvalidInputError("a trace that can be read", got=str(error)[:200]) from error
     root = next((span for span in spans if span.parent_id is None), None)
     if root is None:
         raise InvalidInputError("a trace with a root span", got=f"{len(spans)} spans")

@@ -282,3 +282,45 @@ def test_options_are_read() -> None:
     for bad in ("1", "5:1", "a:b", "nan:1"):
         with pytest.raises(InvalidInputError):
             read_scale(bad)
+
+
+ADA = AssessmentSource(source_type="HUMAN", source_id="ada")
+
+
+def test_pages_go_on_past_a_trace_that_is_gone_and_one_that_was_edited(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "PAGE_TRACES", 2)
+    traces = [shop.trace() for _ in range(7)]
+    thumbs = [shop.feedback(trace, "user feedback", True) for trace in traces]
+    pages, num_pages = mlflow_store._pages, 0
+
+    def edited_between_pages(*args: Any, **options: Any) -> Iterator[list[Any]]:
+        nonlocal num_pages
+        for page in pages(*args, **options):
+            num_pages += 1
+            if num_pages == 2:
+                # The third, listed but not read yet, is gone; the first and the sixth change.
+                mlflow.MlflowClient().delete_traces(experiment.experiment_id, trace_ids=[traces[2]])
+                for trace, thumb in ((traces[0], thumbs[0]), (traces[5], thumbs[5])):
+                    edited.append(
+                        mlflow.override_feedback(
+                            trace_id=trace, assessment_id=thumb, value=False, source=ADA
+                        ).assessment_id
+                    )
+            yield page
+
+    edited: list[str] = []
+    monkeypatch.setattr(mlflow_store, "_pages", edited_between_pages)
+    experiment = mlflow.get_experiment_by_name("shop")
+    assert experiment is not None
+    imported, _, rejected = shop.run()
+    assert num_pages >= 3
+    assert rejected == 1
+    assert [row["trace_id"] for row in shop.rejects()] == [traces[2]]
+    # The next run looks at all again: what changed behind the first comes then, and nothing twice.
+    imported += shop.run()[0]
+    ids = [e.event_id for e in shop.service.events()]
+    assert len(ids) == len(set(ids)) == imported
+    kept = {*thumbs, *edited} - {thumbs[2], thumbs[5]}
+    assert set(ids) == kept
