@@ -77,6 +77,7 @@ class Courier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rejected: deque[Rejection] = deque(maxlen=MAX_REJECTED)
+        self.num_rejected = 0
         self.last_error = ""
         self._unreported: deque[Rejection] = deque(maxlen=MAX_REJECTED)
         self._queue = queue
@@ -145,6 +146,7 @@ class Courier:
         for letter, rejection in verdict.rejected:
             logger.error("event %s is %s: %s", *rejection)
             self.rejected.append(rejection)
+            self.num_rejected += 1
             self._unreported.append(rejection)
             if self._on_rejected is not None:
                 self._call_back(rejection, letter.body)
