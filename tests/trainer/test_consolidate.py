@@ -15,6 +15,7 @@ from tacit.metrics import MetricName
 from tacit.policies import load_model, load_policy, load_tokenizer, prompt_ids
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, settings, train
+from trainer.collective import Collective
 from trainer.consolidate import folded
 from trainer.losses import kl_divergence
 from trainer.progress import StepMetrics
@@ -159,3 +160,13 @@ def test_the_next_adapter_starts_fresh_on_the_new_base(store: CheckpointStore) -
 def test_a_full_checkpoint_has_nothing_to_fold(store: CheckpointStore) -> None:
     with pytest.raises(TrainingError, match="an adapter to fold"):
         consolidate(store, build.tiny_checkpoint(store))
+
+
+def test_all_workers_but_the_first_have_nothing_to_do(store: CheckpointStore) -> None:
+    adapter, _ = train(store, build.tiny_checkpoint(store), mixed_events(), settings=settings())
+    session = TrainingSession(store)
+    session._group = Collective(rank=1)
+    before = set(store.root.iterdir())
+    job = UpdateJob(adapter, (), (), settings(), consolidates=True)
+    assert list(session.run(job)) == []
+    assert set(store.root.iterdir()) == before

@@ -1,12 +1,13 @@
 from hashlib import sha256
 
 import pytest
+from pydantic import ValidationError
 
 from tacit.contracts import SealedBatch, sha256_digest
 from tacit.errors import IntegrityError, InvalidInputError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal
-from trainer.seal import event_root, seal_batch, verify_batch
+from trainer.seal import event_root, seal_batch, seal_consolidation, verify_batch
 
 PARENT = build.digest("parent")
 
@@ -83,3 +84,31 @@ def test_nothing_twice_nothing_of_another_line_and_not_nothing():
         sealed([event.model_copy(update={"policy": "other"})])
     with pytest.raises(InvalidInputError, match="at least one"):
         sealed([])
+
+
+def consolidation(replay: list) -> SealedBatch:
+    return seal_consolidation(
+        policy="default", parent=PARENT, replay=replay, watermark={}, sealed_at=build.MOMENT
+    )
+
+
+def test_a_consolidation_has_replay_and_no_events():
+    replay = replay_examples(3)
+    batch = consolidation(replay)
+    verify_batch(batch, [], replay)
+    assert batch.merkle_root == "sha256:" + sha256(b"").hexdigest()
+    with pytest.raises(IntegrityError):
+        verify_batch(batch, mixed_events(1), replay)
+    with pytest.raises(IntegrityError):
+        verify_batch(batch, [], replay[:2])
+
+
+def test_only_a_consolidation_goes_without_events_and_only_it_says_what_it_is_for():
+    update, fold = seal(PARENT, mixed_events(1)), consolidation([])
+    assert "purpose" not in update.model_dump()  # what was sealed before has the digest it had
+    for batch in (update, fold):
+        assert SealedBatch.model_validate_json(batch.model_dump_json()) == batch
+    with pytest.raises(ValidationError, match="events in an update"):
+        SealedBatch.model_validate({**update.model_dump(), "entries": ()})
+    with pytest.raises(ValidationError, match="none in a consolidation"):
+        SealedBatch.model_validate({**update.model_dump(), "purpose": "consolidation"})

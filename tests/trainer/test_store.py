@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from tacit.contracts import VariantChoice, VariantResult
+from tacit.contracts import Fold, VariantChoice, VariantResult, short
 from tacit.errors import IntegrityError, NotFoundError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal
@@ -100,3 +100,26 @@ def test_a_candidate_comes_back_with_its_choice(database):
 def test_an_unknown_candidate_is_not_found(sqlite_database):
     with pytest.raises(NotFoundError, match="c-0"):
         CandidateStore(sqlite_database).get("c-0")
+
+
+def test_a_consolidated_candidate_is_found_by_every_batch_it_folds(database):
+    store = CandidateStore(database)
+    batches = [build.digest(f"batch {i}") for i in range(3)]
+    made = build.candidate(weights=build.digest("adapter"), batch_digest=batches[0])
+    folds = tuple(
+        Fold(weights=build.digest(f"adapter {i}"), batch_digest=batch)
+        for i, batch in enumerate(batches[:2])
+    )
+    whole = build.candidate(
+        weights=build.digest("whole"),
+        batch_digest=build.digest("no events"),
+        folds=folds,
+        created_at=made.created_at + timedelta(hours=1),
+    )
+    for candidate in (made, whole, whole):  # adding again changes nothing
+        with database.session() as session:
+            store.add(session, candidate)
+    found = [store.of_batch(f"b-{short(batch)}") for batch in batches]
+    assert found == [[made, whole], [whole], []]
+    assert store.get(whole.candidate_id).folds == folds
+    assert "folds" not in made.model_dump()
