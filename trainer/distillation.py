@@ -32,7 +32,8 @@ class Teacher:
         In the order of ``new_answers``.
         """
         sequences, rows = batch.sequences, new_answers(batch).rows
-        tokens = torch.isin(sequences.rows, rows).nonzero().squeeze(-1)
+        is_new = torch.zeros_like(sequences.lengths, dtype=torch.bool).index_fill(0, rows, True)
+        tokens = is_new.repeat_interleave(sequences.lengths).nonzero().squeeze(-1)
         with torch.no_grad():
             taught = self._scorer.logprobs(self._scorer.hidden(sequences)[tokens])
         losses = distillation_loss(table[tokens], taught, temperature=self._temperature)

@@ -46,7 +46,6 @@ def probed_tokens(batch: MicroBatch) -> Tensor:
     """
     sequences = batch.sequences
     scattered = sequences.per_sequence(sequences.targets) * SCATTER >> 16
-    drawn = scattered % sequences.lengths
-    tokens = (sequences.offsets == drawn[sequences.rows]).nonzero().squeeze(-1)
-    of_row = torch.empty_like(sequences.lengths).index_put((sequences.rows[tokens],), tokens)
-    return of_row[new_answers(batch).rows]
+    # Tokens stand in the order of their sequences.
+    first = sequences.lengths.cumsum(0) - sequences.lengths
+    return (first + scattered % sequences.lengths)[new_answers(batch).rows]
