@@ -20,6 +20,7 @@ from tacit.config import TrainerSettings
 from tacit.contracts import Digest, PolicyCandidate, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import IntegrityError, TrainingError
 from trainer.interpolate import interpolate
+from trainer.pinning import pinned_models
 from trainer.progress import StepMetrics
 from trainer.update import PolicyTrainer
 
@@ -76,7 +77,8 @@ def reproduce(
         raise IntegrityError(f"a batch with digest {candidate.batch_digest}", got=batch.digest())
     settings = _settings(candidate)
     teacher = settings.distillation.teacher_of(candidate.parent)
-    with _scratch(store, candidate.parent, teacher or candidate.parent) as scratch:
+    read = filter(None, (candidate.parent, teacher, *pinned_models(settings)))
+    with _scratch(store, *read) as scratch:
         trainer = (open_trainer or _on_this_machine)(settings, scratch)
         try:
             made = trainer.update(batch, events, replay, on_step=on_step)

@@ -13,7 +13,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     examples.py      turns feedback into token sequences with weights (signal.py: any?), with
       rewards.py       what an outcome or a rating is worth,
       behaviour.py     what the policy that answered thought of its answer, and
-      hindsight.py     what the teacher reads when a critique is learned from,
+      hindsight.py     what a teacher reads that the student does not,
     batches.py       plans steps of sequences.py and packing.py,
     scoring.py       gets logits at completion positions only,
     distillation.py  loads a frozen teacher, where one is asked for,
@@ -24,7 +24,8 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     consolidate.py folds a parent's adapter into the weights under it
     interpolate.py variants between parent and trained policy
     reproduce.py   rebuilds a candidate from what is recorded of it
-    methods.py     TRL's SFT, DPO and KTO trainers in place of the mixed objective
+    methods/       TRL's trainers, and rationales, in place of the mixed objective
+    pinning.py     says in the settings which bytes a reward model had
 
 Same batch, events, replay, settings and world size give the same digest on CPUs of one kind.
 """
@@ -40,6 +41,7 @@ from tacit.contracts import Digest, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import PlacementError, TrainingError
 from tacit.metrics import MetricName
 from trainer.memory import UpdateTooLargeError, halved
+from trainer.pinning import pinned
 from trainer.placement import Request, connect, resolve_request
 from trainer.progress import StepMetrics, TrainedPolicy
 from trainer.provenance import PROCESSOR, library_versions
@@ -141,14 +143,15 @@ class PolicyTrainer:
         ``on_step`` is called after each step, in this thread; steps count from 1 again after a lost
         worker or when memory ran out. Raises IntegrityError when events or replay are not those of
         the batch or the parent is damaged, TrainingError when no candidate can come of it,
-        PlacementError when there is no room. Nothing is put into the store then.
+        ConfigError when the reward that is configured does not work, PlacementError when there is
+        no room. No checkpoint is put into the store then.
         """
         verify_batch(batch, events, replay)
         self._store.verify(batch.parent)
         teacher = self._settings.distillation.teacher_of(batch.parent)
         if teacher not in (None, batch.parent):
             self._store.verify(teacher)
-        settings, num_lost = self._settings, 0
+        settings, num_lost = pinned(self._settings, self._store), 0
         while num_lost <= self._settings.max_restarts:
             try:
                 return self._attempt(batch, events, replay, settings, on_step)

@@ -11,6 +11,7 @@ from tacit.config.collector import (
     QuorumRule,
     ScreeningSettings,
 )
+from tacit.config.methods import RewardSettings, SamplingSettings, StarSettings
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -18,7 +19,11 @@ from tacit.config.stages import (
     LoopSettings,
     TrackingSettings,
 )
-from tacit.config.trainer import LoraSettings, ReplaySettings, TrainerSettings
+from tacit.config.trainer import (
+    LoraSettings,
+    ReplaySettings,
+    TrainerSettings,
+)
 from tacit.config.tree import (
     Settings,
     load_settings,
@@ -38,8 +43,11 @@ __all__ = [
     "MetricSettings",
     "QuorumRule",
     "ReplaySettings",
+    "RewardSettings",
+    "SamplingSettings",
     "ScreeningSettings",
     "Settings",
+    "StarSettings",
     "TrackingSettings",
     "TrainerSettings",
     "load_settings",

@@ -1,5 +1,6 @@
 """Settings of the trainer: workers, adapters, rehearsal, objective."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tacit.config.base import Count, Positive, Section, Share
+from tacit.config.methods import SAMPLING, RewardSettings, SamplingSettings, StarSettings
 from tacit.contracts import Digest
 
 
@@ -103,8 +105,11 @@ class TrainerSettings(Section):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     placement_timeout_s: Positive = 30.0
     """How long to wait for Ray to place the workers before failing with what is missing."""
-    method: Literal["mixed", "sft", "dpo", "kto"] = "mixed"
-    """``mixed`` is Tacit's own objective; the others are TRL's trainers."""
+    method: Literal["mixed", "sft", "dpo", "kto", "grpo", "rloo", "sdft", "sdpo", "star"] = "mixed"
+    """``mixed`` is Tacit's own objective; docs/how-to/choose-a-method.md tells the others."""
+    sampling: SamplingSettings = SamplingSettings()
+    reward: RewardSettings = RewardSettings()
+    star: StarSettings = StarSettings()
     full_fine_tuning: bool = False
     """Train all weights instead of an adapter."""
     lora: LoraSettings = LoraSettings()
@@ -163,3 +168,27 @@ class TrainerSettings(Section):
                 "which protects what replay needs; got 0"
             )
         return self
+
+    @model_validator(mode="after")
+    def _suits_the_method(self) -> "TrainerSettings":
+        for unsuitable in self._unsuitable():
+            raise ValueError(f"{unsuitable} with trainer.method={self.method}")
+        return self
+
+    def _unsuitable(self) -> Iterator[str]:
+        """What the method cannot work with: expected and got."""
+        method, sampling = self.method, self.sampling
+        if method != "mixed" and (self.num_workers or 1) > 1:
+            yield f"expected trainer.num_workers=1 or unset; got {self.num_workers}"
+        if method in ("grpo", "rloo") and not (self.reward.function or self.reward.model):
+            yield "expected trainer.reward.function or trainer.reward.model; got neither"
+        if method in ("grpo", "rloo", "sdpo") and self.batch_size % sampling.num_generations:
+            yield (
+                "expected a trainer.batch_size that trainer.sampling.num_generations="
+                f"{sampling.num_generations} divides; got {self.batch_size}"
+            )
+        if method in SAMPLING and sampling.max_new_tokens >= self.max_length:
+            yield (
+                f"expected trainer.sampling.max_new_tokens < trainer.max_length={self.max_length}; "
+                f"got {sampling.max_new_tokens}"
+            )

@@ -23,7 +23,7 @@ from tests.trainer.scored import (
 )
 from trainer.examples import Example, ExampleKind
 from trainer.losses import kl_divergence, kto_reference_point
-from trainer.methods import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
+from trainer.methods.offline import TokenizedDPOTrainer, TokenizedKTOTrainer, method_rows
 from trainer.stats import Stat
 
 PAIRS = [
