@@ -19,7 +19,7 @@ class Scope(StrEnum):
     READ = "read"
     """Look at candidates, reports, releases and the ledger."""
     REVIEW = "review"
-    """Approve, reject and roll back."""
+    """Approve, reject, roll back and ask for consolidations."""
     ADMIN = "admin"
 
 

@@ -35,9 +35,10 @@ def _page(plan: dict[str, Any]) -> Group:
     table = Table("adapter", "learned from", box=None)
     for fold in plan["folds"]:
         table.add_row(short(fold["weights"]), f"b-{short(fold['batch_digest'])}")
+    number = len(plan["folds"])
     megabytes = plan["size_bytes"] / 1e6
     return Group(
-        Text(f"  {plan['cycle_id']} {would} {len(plan['folds'])} updates"),
+        Text(f"  {plan['cycle_id']} {would} {number} update{'s' if number != 1 else ''}"),
         table,
         Text(f"  into {short(plan['base'])}: a full checkpoint of about {megabytes:,.1f} MB"),
     )

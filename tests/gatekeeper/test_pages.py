@@ -14,10 +14,10 @@ from gatekeeper.plots import PLOT_WIDTH, PlotScale
 from gatekeeper.presentation import safe_link
 from gatekeeper.sessions import session_secret
 from gatekeeper.tables import LedgerRow
-from tacit.contracts import DecisionOutcome
+from tacit.contracts import DecisionOutcome, Fold
 from tacit.database import Database
 from tacit.keys import KeyStore
-from tests.builders import item_result, screened
+from tests.builders import digest, item_result, screened
 from tests.gatekeeper.builders import (
     failing_verdict,
     good_report,
@@ -69,6 +69,18 @@ def test_reviewer_logs_in_reads_and_approves(database: Database) -> None:
     signed = made.office.gatekeeper.decision_on(CANDIDATE.digest())
     assert signed is not None
     assert signed.decision.outcome is DecisionOutcome.APPROVED
+
+
+def test_a_consolidation_says_that_it_learned_nothing_new(sqlite_database: Database) -> None:
+    made = desk(sqlite_database)
+    folds = (Fold(weights=digest("adapter"), batch_digest=digest("batch")),)
+    about = CANDIDATE.model_copy(update={"folds": folds})
+    made.put(about)
+    with made.client() as client:
+        log_in(client, made)
+        page = client.get(f"/candidates/{about.candidate_id}").text
+    assert "Nothing new: it folds 1 earlier update into" in page
+    assert "0 events of 0 people" not in page
 
 
 @pytest.mark.parametrize("path", ["/", f"/candidates/{ID}", "/audit", "/audit/ledger.json"])

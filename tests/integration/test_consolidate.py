@@ -259,10 +259,10 @@ def test_the_command_asks_the_running_service(
             return CliRunner().invoke(app, ["consolidate", *words, *home])
 
         dry = run("--dry-run")
-        assert "would fold 1 updates" in dry.stdout
+        assert "would fold 1 update\n" in dry.stdout
         assert short(made.weights) in dry.stdout
         assert loop.cycles.resume_or_open(loop.policy).purpose == "update"
-        assert "folds 1 updates" in run().stdout
+        assert "folds 1 update\n" in run().stdout
         assert loop.cycles.resume_or_open(loop.policy).purpose == "consolidation"
         status = http.get(
             "/v1/status",
