@@ -38,6 +38,7 @@ bench: install
 	$(BIN)/python -m benchmarks.ingest_faults
 	$(BIN)/python -m benchmarks.screening
 	$(BIN)/python -m benchmarks.kafka_append
+	$(BIN)/python -m benchmarks.two_speeds
 	$(BIN)/python -m benchmarks.cycle
 
 clean:
