@@ -35,11 +35,14 @@ from tests.trainer.here import Here
 from trainer.reproduce import reproduce
 from trainer.update import PolicyTrainer
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::sqlalchemy.exc.SADeprecationWarning",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::ResourceWarning",
+        "ignore::sqlalchemy.exc.SADeprecationWarning",
+    ),
+]
 
 
 class StopAt(LoopObserver):
