@@ -11,6 +11,7 @@ read the same chunk one is rolled back.
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -56,6 +57,7 @@ class Consumer:
         self._writer = FeedbackWriter(settings)
         self._purge = DeadLetterPurge(database, settings.collector)
         self._stop = threading.Event()
+        self._lost: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
         """Screen what comes until ``stop`` is set; waits out a stream or database that is away."""
@@ -118,12 +120,15 @@ class Consumer:
     ) -> None:
         # Parsing and redacting take longer than writing, and the transaction holds the write lock.
         write = self._prepare(topic, records)
+        lost = self._stream.num_lost.get(topic, 0)
+        self._writer.count_lost(lost - self._lost[topic])
         try:
             with self._database.session() as session:
                 self._write(session, topic, positions, records, write)
         except BaseException:
             self._writer.forget()
             raise
+        self._lost[topic] = lost
 
     def _prepare(
         self, topic: str, records: Sequence[StreamRecord]

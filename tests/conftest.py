@@ -14,8 +14,8 @@ import pytest
 from tacit.checkpoints import CheckpointStore
 from tacit.database import Database
 
-# Tiny models are slower on two threads than on one, the more so on a busy machine. Read by torch when
-# it is imported, here and in the processes that tests start.
+# Tiny models are slower on two threads than on one, the more so on a busy machine. torch reads it
+# on import, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 POSTGRES_BINARIES = Path("/usr/lib/postgresql/15/bin")

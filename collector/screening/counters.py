@@ -15,6 +15,8 @@ from tacit.contracts import EventStatus
 
 DUPLICATE = "duplicate"
 """Status of what was dropped because the same event was there already."""
+LOST = "lost"
+"""Status of records that the stream deleted before they were screened."""
 
 
 class ScreeningCounts:

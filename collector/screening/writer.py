@@ -15,7 +15,7 @@ from collector.parse import body_of, parse_event, require_admissible
 from collector.reasons import Reason
 from collector.redaction.redact import redact_event
 from collector.screening.arrival import Arrival
-from collector.screening.counters import DUPLICATE, ScreeningCounts
+from collector.screening.counters import DUPLICATE, LOST, ScreeningCounts
 from collector.screening.event_rows import (
     Row,
     arrival_of,
@@ -107,6 +107,10 @@ class FeedbackWriter:
                     judgement = self._decide(session, each, is_new=False)
                     update_rows(session, [(row.event_key, self._judged(each, judgement))])
         self._end(session)
+
+    def count_lost(self, number: int) -> None:
+        """``number`` records were deleted before they were read; told with the next chunk."""
+        self._counts.add(LOST, number=number)
 
     def count_dead_letter(self, reason: Reason) -> None:
         """Count a record of the other topic that went to dead letter in this transaction."""

@@ -21,6 +21,11 @@ class StreamRecord(NamedTuple):
 class Stream(Protocol):
     """An append-only log of topics and partitions; safe to share between threads."""
 
+    @property
+    def num_lost(self) -> Mapping[str, int]:
+        """By topic: records that were deleted before this stream read them, at most so many."""
+        ...
+
     def append(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
         """Add ``(key, value)`` records; they are durable when this returns.
 

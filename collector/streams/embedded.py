@@ -9,6 +9,7 @@ offsets: a new record then goes at the end of one B-tree, which is what SQLite d
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class EmbeddedStream:
     """A Stream in the SQLite file at ``path``, made if it is not there."""
 
     def __init__(self, path: Path) -> None:
+        self.num_lost: Counter[str] = Counter()  # stays empty: only what was read is trimmed
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._waiting: list[_Append] = []

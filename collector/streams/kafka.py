@@ -58,7 +58,6 @@ class KafkaStream:
         self._closings: list[threading.Thread] = []
         self._closed = False
         self.num_lost: Counter[str] = Counter()
-        """By topic: records that retention deleted before they were read, at most so many."""
 
     def append(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
         """See Stream. Returns once all in-sync replicas have all of ``records``."""

@@ -16,7 +16,7 @@ from collector.consume import Consumer
 from collector.ingest import feedback_topic
 from collector.streams import StreamRecord
 from collector.streams.kafka import KafkaStream
-from collector.tables import DeadLetterRow, EventRow
+from collector.tables import DeadLetterRow, EventRow, ScreeningCounterRow
 from tacit.config import KafkaSettings, Settings, load_settings
 from tacit.database import Database
 from tacit.errors import TooLargeError, UnavailableError
@@ -327,6 +327,11 @@ def test_screening_goes_on_behind_a_gap(
     assert consumer.drain() == 0
     assert set(_screened(sqlite_database)) == {f"e-{n}" for n in [*range(10), *range(25, 30)]}
     assert reader.num_lost[name] == 15
+    with sqlite_database.reader() as session:
+        counted = session.execute(
+            select(ScreeningCounterRow.status, ScreeningCounterRow.num_events)
+        ).all()
+    assert ("lost", 15) in [tuple(row) for row in counted]
 
 
 def test_topic_with_a_smaller_limit_says_so_instead_of_asking_to_try_again(
