@@ -48,9 +48,10 @@ def micro_batches(
     max_tokens: int,
     max_length: int,
     pad_id: int,
+    share_prompts: bool = False,
 ) -> list[MicroBatch]:
     """The part of ``step`` that falls to ``rank``, in pieces of at most ``max_tokens`` padded."""
-    partner = _mismatched(step, max_length)
+    partner = mismatched_completions(step, max_length)
     own = [(example, partner.get(i)) for i, example in enumerate(step)][rank::world_size]
     pieces: list[list[tuple[Example, tuple[int, ...] | None]]] = []
     width = 0
@@ -60,10 +61,10 @@ def micro_batches(
             pieces.append([])
             width = example.num_tokens
         pieces[-1].append((example, other))
-    return [pack(piece, pad_id=pad_id) for piece in pieces]
+    return [pack(piece, pad_id=pad_id, share_prompts=share_prompts) for piece in pieces]
 
 
-def _mismatched(step: Sequence[Example], max_length: int) -> dict[int, tuple[int, ...]]:
+def mismatched_completions(step: Sequence[Example], max_length: int) -> dict[int, tuple[int, ...]]:
     """For each example KTO learns from, a completion that was said to another one.
 
     Answers stand in an order that depends on themselves alone, each takes the completion of the one

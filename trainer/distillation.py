@@ -26,6 +26,11 @@ class Teacher:
         self._scorer = scorer
         self._temperature = temperature
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether it can read several completions behind one prompt."""
+        return self._scorer.shares_prompts
+
     def losses(self, batch: MicroBatch, table: Tensor) -> Tensor:
         """[X] mean over the tokens of each new answer, from the policy's log-probabilities [M, V].
 

@@ -6,7 +6,9 @@ summed in other portions have other bits: so a candidate is a function of one nu
 in its configuration.
 """
 
+import ctypes
 import logging
+import platform
 
 from tacit.config import TrainerSettings
 from tacit.errors import TrainingError
@@ -17,6 +19,22 @@ MIN_MICRO_BATCH_TOKENS = 256
 """Below this nearly every example has a microbatch of its own, and halving gains nothing."""
 
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEEP_BYTES = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next step, which asks for the same again.
+
+    It would give large tensors back to the kernel and get them again as pages to be cleared, which
+    is a good part of a small policy's step. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
 class UpdateTooLargeError(TrainingError):

@@ -25,6 +25,7 @@ from trainer.examples import MIN_WEIGHT, Example, ExampleKind
 from trainer.losses import kto_reference_point
 from trainer.objective import mismatched_logprobs, mixed_loss, score_reference
 from trainer.packing import MicroBatch, to_device
+from trainer.precision import has_fast_bf16, resolve_precision
 from trainer.progress import StepMetrics
 from trainer.restraint import Restraint, draw_up
 from trainer.scoring import CompletionScorer
@@ -70,7 +71,9 @@ class Optimization:
         self._group = group
         self._teacher = teacher
         self._pad_id = policy.tokenizer.pad_token_id
-        self._scorer = CompletionScorer(policy.model)
+        device = next(policy.model.parameters()).device.type
+        precision = resolve_precision(settings.precision, fast_bf16=has_fast_bf16(device))
+        self._scorer = CompletionScorer(policy.model, bf16=precision == "bf16")
         self._reference_scorer = self._scorer.frozen()
         steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
         self._weights = [sum(example.weight for example in step) for step in steps]
@@ -84,6 +87,11 @@ class Optimization:
         self.num_steps = len(steps) * settings.num_epochs
 
     @property
+    def _shares_prompts(self) -> bool:
+        teacher = self._teacher
+        return self._scorer.shares_prompts and (teacher is None or teacher.shares_prompts)
+
+    @property
     def _device(self) -> Any:
         return next(self._scorer.model.parameters()).device
 
@@ -95,6 +103,7 @@ class Optimization:
             max_tokens=self._settings.micro_batch_tokens,
             max_length=self._settings.max_length,
             pad_id=self._pad_id,
+            share_prompts=self._shares_prompts,
         )
         return [to_device(piece, self._device) for piece in pieces]
 
@@ -111,7 +120,7 @@ class Optimization:
 
     def run(self) -> Iterator[StepMetrics]:
         """Train. Raises TrainingError when a loss or a gradient is not finite."""
-        optimizer = torch.optim.AdamW([self._flat.values], lr=0.0, weight_decay=0.0)
+        optimizer = torch.optim.AdamW([self._flat.values], lr=0.0, weight_decay=0.0, fused=True)
         settings = self._settings
         order = schedule(len(self._shards), num_epochs=settings.num_epochs, seed=settings.seed)
         for number, index in enumerate(order, start=1):

@@ -34,7 +34,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Indices are rows of ``sequences`` or, where they are called tokens, of its M tokens."""
+    """Indices are of the N sequences or, where they are called tokens, of their M tokens."""
 
     sequences: Sequences
     mismatched: Sequences | None
@@ -81,7 +81,7 @@ class MicroBatch:
 
 
 class _Selection(NamedTuple):
-    """Examples that feed one term, with the row of each one's first sequence."""
+    """Examples that feed one term, with the number of each one's first sequence."""
 
     examples: list[Example]
     rows: Tensor
@@ -89,10 +89,15 @@ class _Selection(NamedTuple):
     tokens: Tensor
 
 
-def pack(piece: Sequence[tuple[Example, TokenIds | None]], *, pad_id: int) -> MicroBatch:
-    """Pad ``piece``: examples, each with its mismatched completion or None."""
+def pack(
+    piece: Sequence[tuple[Example, TokenIds | None]], *, pad_id: int, share_prompts: bool = False
+) -> MicroBatch:
+    """Pad ``piece``: examples, each with its mismatched completion or None.
+
+    With ``share_prompts`` both completions of a pair stand behind one prompt.
+    """
     examples = [example for example, _ in piece]
-    first_rows, texts = _lay_out(examples)
+    first_rows, texts = _lay_out(examples, share_prompts=share_prompts)
     sequences = collate(texts, pad_id=pad_id)
 
     def select(feeds: Callable[[Example], bool]) -> _Selection:
@@ -102,7 +107,7 @@ def pack(piece: Sequence[tuple[Example, TokenIds | None]], *, pad_id: int) -> Mi
             examples=[examples[i] for i in found],
             rows=rows,
             weights=_float(examples[i].weight for i in found),
-            tokens=torch.isin(sequences.rows, rows).nonzero().squeeze(-1),
+            tokens=torch.isin(sequences.owners, rows).nonzero().squeeze(-1),
         )
 
     pairs = select(lambda e: e.kind is ExampleKind.PAIR)
@@ -139,16 +144,22 @@ def pack(piece: Sequence[tuple[Example, TokenIds | None]], *, pad_id: int) -> Mi
     )
 
 
-def _lay_out(examples: Sequence[Example]) -> tuple[list[int], list[tuple[TokenIds, TokenIds]]]:
-    """The row of each example's first sequence, and all sequences."""
-    first_rows: list[int] = []
-    texts: list[tuple[TokenIds, TokenIds]] = []
+def _lay_out(
+    examples: Sequence[Example], *, share_prompts: bool
+) -> tuple[list[int], list[tuple[TokenIds, ...]]]:
+    """The number of each example's first sequence, and all rows."""
+    firsts: list[int] = []
+    texts: list[tuple[TokenIds, ...]] = []
+    num_sequences = 0
     for example in examples:
-        first_rows.append(len(texts))
-        texts.append((example.prompt, example.completion))
-        if example.kind is ExampleKind.PAIR:
-            texts.append((example.prompt, example.rejected))
-    return first_rows, texts
+        firsts.append(num_sequences)
+        said = (example.completion, *filter(None, (example.rejected,)))
+        if share_prompts:
+            texts.append((example.prompt, *said))
+        else:
+            texts += [(example.prompt, completion) for completion in said]
+        num_sequences += len(said)
+    return firsts, texts
 
 
 def _behaviour(examples: Sequence[Example]) -> Sampled:

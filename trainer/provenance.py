@@ -31,6 +31,11 @@ def processor_kind(device: str, *, cpu_info: Path = CPU_INFO) -> str:
     return ", ".join([kind, *filter(None, named)])
 
 
+def processor_flags(*, cpu_info: Path = CPU_INFO) -> frozenset[str]:
+    """Instruction sets by their names in Linux; empty where the system does not tell."""
+    return frozenset(_first_processor(cpu_info).get("flags", "").split())
+
+
 def _first_processor(path: Path) -> dict[str, str]:
     """Fields of the first processor; empty where the system has no such file."""
     try:

@@ -4,6 +4,7 @@ A prompt is several times as long as its completion here, and a vocabulary proje
 as several layers, so the head is applied where a completion token is predicted and nowhere else.
 """
 
+import contextlib
 import copy
 import logging
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.sequences import Sequences
+from trainer.packing import to_device
+from trainer.precision import matrices_in_bf16
+from trainer.sequences import Sequences, collate
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +27,18 @@ class CompletionScorer:
     for the hidden states. Works on the model inside a PEFT wrapper, whose LoRA layers sit in place.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, bf16: bool = False) -> None:
+        """``bf16`` multiplies matrices in bfloat16; all else stays as it is."""
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._bf16 = False
         self._head: Any = None
         if _can_split(self.model):
             self._head = self.model.get_output_embeddings()
         else:
             logger.info("%s computes logits on prompts too", type(self.model).__name__)
+        self.shares_prompts = self._can_share()
+        """Whether completions of one prompt may stand behind it in one row."""
+        self._bf16 = bf16
 
     @property
     def splits(self) -> bool:
@@ -39,20 +47,26 @@ class CompletionScorer:
 
     def hidden(self, sequences: Sequences) -> Tensor:
         """[M, H] hidden state that predicts each completion token (its logits if not split)."""
-        inputs = {
-            "input_ids": sequences.input_ids,
-            "attention_mask": sequences.attention_mask,
-            "use_cache": False,
-        }
-        if self.splits:
-            states: Tensor = self.model.base_model(**inputs).last_hidden_state
+        inputs = {"input_ids": sequences.input_ids, "use_cache": False}
+        if sequences.branches is None:
+            inputs["attention_mask"] = sequences.attention_mask
         else:
-            states = self.model(**inputs).logits
+            inputs["attention_mask"] = sequences.visible()
+            inputs["position_ids"] = sequences.position_ids
+        with self._precision(sequences.input_ids.device):
+            if self.splits:
+                states: Tensor = self.model.base_model(**inputs).last_hidden_state
+            else:
+                states = self.model(**inputs).logits
         return states[sequences.rows, sequences.columns]
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        return matrices_in_bf16(device) if self._bf16 else contextlib.nullcontext()
 
     def logprobs(self, hidden: Tensor) -> Tensor:
         """[M, V] natural-log probabilities in float32 of hidden states [M, H]."""
-        logits = self._head(hidden) if self.splits else hidden
+        with self._precision(hidden.device):
+            logits = self._head(hidden) if self.splits else hidden
         return logits.float().log_softmax(-1)
 
     def frozen(self) -> "CompletionScorer":
@@ -64,6 +78,40 @@ class CompletionScorer:
         if self.splits and any(p.requires_grad for p in self._head.parameters()):
             twin._head = copy.deepcopy(self._head).requires_grad_(False)
         return twin
+
+    def _can_share(self) -> bool:
+        """Whether this model keeps completions of one prompt apart; tried on a few tokens."""
+        if not _attends_to_all(self.model.config):
+            return False
+        device = next(self.model.parameters()).device
+        shared, other, apart = (
+            to_device(collate(texts, pad_id=0), device)
+            for texts in (
+                [((1, 2, 3), (4, 3), (2, 1, 4))],
+                [((1, 2, 3), (2, 2), (2, 1, 4))],
+                [((1, 2, 3), (4, 3)), ((1, 2, 3), (2, 1, 4))],
+            )
+        )
+        with torch.no_grad():
+            try:
+                found, moved = self.hidden(shared), self.hidden(other)
+            except (AttributeError, TypeError, ValueError, RuntimeError):
+                return False
+            expected = self.hidden(apart)
+        close = 1e-4 if found.dtype == torch.float32 else 5e-2
+        # What a completion's neighbour says may not leave a trace, not even in the last bit.
+        return torch.equal(found[2:], moved[2:]) and torch.allclose(
+            found, expected, rtol=close, atol=close
+        )
+
+
+def _attends_to_all(config: Any) -> bool:
+    """Whether no layer looks through a window, which a mask of our own would open."""
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    return layers == {"full_attention"} and (
+        window is None or not getattr(config, "use_sliding_window", True)
+    )
 
 
 def _can_split(model: Any) -> bool:

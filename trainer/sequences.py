@@ -15,16 +15,26 @@ TokenIds = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sequences:
-    """N sequences padded on the right to T tokens, M of which are completion tokens."""
+    """N sequences in R rows, padded on the right to T tokens; M are completion tokens.
+
+    A row is a prompt with one completion or several, which do not see each other.
+    """
 
     input_ids: Tensor
-    """[N, T]"""
+    """[R, T]"""
     attention_mask: Tensor
-    """[N, T]"""
+    """[R, T]"""
+    branches: Tensor | None
+    """[R, T] 0 for the prompt, 1 and up for its completions, -1 for padding; None where every row
+    has one completion."""
+    position_ids: Tensor
+    """[R, T] place of each token in its own sequence."""
     rows: Tensor
-    """[M] sequence of each completion token."""
+    """[M] row of each completion token."""
     columns: Tensor
     """[M] position whose logits predict the token."""
+    owners: Tensor
+    """[M] sequence of the token."""
     offsets: Tensor
     """[M] place of the token in its completion."""
     targets: Tensor
@@ -32,42 +42,64 @@ class Sequences:
     lengths: Tensor
     """[N] completion tokens of each sequence."""
 
+    def visible(self) -> Tensor:
+        """[R, 1, T, T] bool, whether the token at the third place sees the one at the last."""
+        if self.branches is None:
+            raise ValueError("expected rows with branches; got one completion in each row")
+        keys, queries = self.branches[:, None, :], self.branches[:, :, None]
+        return ((keys == 0) | (keys == queries)).tril()[:, None]
+
     def per_sequence(self, values: Tensor) -> Tensor:
         """Sums [N] of a value per completion token [M]."""
         # A padded matrix and not index_add: that one sums in any order on a GPU.
         padded = values.new_zeros(len(self.lengths), int(self.offsets.max()) + 1)
-        padded = padded.index_put((self.rows, self.offsets), values)
+        padded = padded.index_put((self.owners, self.offsets), values)
         return padded.sum(-1)
 
     def per_sequence_of(self, tokens: Tensor, values: Tensor) -> Tensor:
         """Sums [N] of a value per completion token [S] of those at ``tokens`` [S]."""
-        spread = values.new_zeros(len(self.rows)).index_put((tokens,), values)
+        spread = values.new_zeros(len(self.owners)).index_put((tokens,), values)
         return self.per_sequence(spread)
 
 
-def collate(pairs: Sequence[tuple[TokenIds, TokenIds]], *, pad_id: int) -> Sequences:
-    """Pad (prompt, completion) pairs on the right; both must hold a token at least."""
-    width = max(len(prompt) + len(completion) for prompt, completion in pairs)
+def collate(texts: Sequence[tuple[TokenIds, ...]], *, pad_id: int) -> Sequences:
+    """Pad rows, each a prompt and its completions, on the right; none may be empty."""
+    width = max(sum(map(len, text)) for text in texts)
     ids: list[list[int]] = []
-    mask: list[list[int]] = []
+    branches: list[list[int]] = []
+    positions: list[list[int]] = []
     rows: list[int] = []
     columns: list[int] = []
+    owners: list[int] = []
     offsets: list[int] = []
-    targets: list[int] = []
-    for row, (prompt, completion) in enumerate(pairs):
-        padding = width - len(prompt) - len(completion)
-        ids.append([*prompt, *completion, *[pad_id] * padding])
-        mask.append([1] * (width - padding) + [0] * padding)
-        rows += [row] * len(completion)
-        columns += range(len(prompt) - 1, len(prompt) + len(completion) - 1)
-        offsets += range(len(completion))
-        targets += completion
+    lengths: list[int] = []
+    for row, (prompt, *completions) in enumerate(texts):
+        tokens, branch, position = list(prompt), [0] * len(prompt), list(range(len(prompt)))
+        for number, completion in enumerate(completions, start=1):
+            size = len(completion)
+            rows += [row] * size
+            # The first token is predicted where the prompt ends, whatever lies between.
+            columns += [len(prompt) - 1, *range(len(tokens), len(tokens) + size - 1)]
+            owners += [len(lengths)] * size
+            offsets += range(size)
+            lengths.append(size)
+            tokens += completion
+            branch += [number] * size
+            position += range(len(prompt), len(prompt) + size)
+        padding = width - len(tokens)
+        ids.append(tokens + [pad_id] * padding)
+        branches.append(branch + [-1] * padding)
+        positions.append(position + [0] * padding)
+    forks = torch.tensor(branches)
     return Sequences(
         input_ids=torch.tensor(ids),
-        attention_mask=torch.tensor(mask),
+        attention_mask=(forks >= 0).long(),
+        branches=forks if len(lengths) > len(texts) else None,
+        position_ids=torch.tensor(positions),
         rows=torch.tensor(rows),
         columns=torch.tensor(columns),
+        owners=torch.tensor(owners),
         offsets=torch.tensor(offsets),
-        targets=torch.tensor(targets),
-        lengths=torch.tensor([len(completion) for _, completion in pairs]),
+        targets=torch.tensor([t for _, *parts in texts for part in parts for t in part]),
+        lengths=torch.tensor(lengths),
     )

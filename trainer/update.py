@@ -18,7 +18,8 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     scoring.py       gets logits at completion positions only,
     distillation.py  loads a frozen teacher, where one is asked for,
     objective.py     weighs the terms that stand, each with its paper, in losses.py,
-    restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py, and
+    restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py,
+    precision.py     multiplies matrices in bfloat16 where that is fast, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
     memory.py      what is tried next when memory runs out
     consolidate.py folds a parent's adapter into the weights under it
@@ -61,6 +62,7 @@ class Group(Protocol):
 
     world_size: int
     processor: str
+    fast_bf16: bool
 
     def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """StepMetrics while it trains, the checkpoint's digest last."""
@@ -179,11 +181,15 @@ class PolicyTrainer:
         settings: TrainerSettings,
         on_step: Callable[[StepMetrics], None],
     ) -> TrainedPolicy:
-        from trainer.session import UpdateJob  # imports torch, which start() may yet go without
+        # Both import torch, which start() may yet go without.
+        from trainer.precision import resolve_precision
+        from trainer.session import UpdateJob
 
         self.start()
         group = self._group
         assert group is not None
+        precision = resolve_precision(settings.precision, fast_bf16=group.fast_bf16)
+        settings = settings.model_copy(update={"precision": precision})
         job = UpdateJob(
             batch.parent,
             tuple(events),

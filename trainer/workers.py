@@ -84,12 +84,18 @@ class PolicyWorker:
             probe.bind((host, 0))
             return f"{host}:{probe.getsockname()[1]}"
 
-    def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> str:
-        """Enter the data-parallel group; returns the kind of processor that computes here."""
+    def join(
+        self, *, rank: int, world_size: int, address: str, timeout_s: float
+    ) -> tuple[str, bool]:
+        """Enter the data-parallel group.
+
+        Returns the kind of processor that computes here, and whether it is fast at bfloat16.
+        """
+        from trainer.precision import has_fast_bf16
         from trainer.provenance import processor_kind
 
         self._session.join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
-        return processor_kind(self._device)
+        return processor_kind(self._device), has_fast_bf16(self._device)
 
     def lead(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job as rank 0, streaming."""
@@ -119,6 +125,8 @@ class WorkerGroup:
         self.workers: list[Any] = []
         self.processor = ""
         """Kinds of processor in the group, usually one."""
+        self.fast_bf16 = False
+        """Whether all of them are fast at bfloat16."""
         started = time.monotonic()
         self._placement = place(request, timeout_s=placement_timeout_s)
         try:
@@ -159,7 +167,8 @@ class WorkerGroup:
                 )
                 for rank, worker in enumerate(self.workers)
             ]
-            self.processor = "; ".join(sorted(set(ray.get(joins, timeout=START_TIMEOUT_S))))
+            kinds, fast = zip(*ray.get(joins, timeout=START_TIMEOUT_S), strict=True)
+            self.processor, self.fast_bf16 = "; ".join(sorted(set(kinds))), all(fast)
         except (RayError, GetTimeoutError) as error:
             raise PlacementError(
                 f"{self.world_size} workers to start and to find each other within "

@@ -125,6 +125,9 @@ class TrainerSettings(Section):
     """Examples per optimizer step over all workers."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """Tokens per example; longer prompts are cut on the left."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What ``mixed`` multiplies matrices in. ``auto`` is bf16 where all workers have units for it
+    (AMX, or a GPU from Ampere on) and fp32 elsewhere; what it came to stands in the candidate."""
     micro_batch_tokens: Count = 8_192
     """Tokens, padding included, that a worker takes through the model at once."""
     warmup_share: Share = 0.05

@@ -73,6 +73,7 @@ def settings(**fields: Any) -> TrainerSettings:
         "batch_size": 8,
         "num_epochs": 2,
         "learning_rate": 1e-3,
+        "precision": "fp32",
         "lora": {"rank": 4, "alpha": 8},
     }
     return TrainerSettings.model_validate({**values, **fields})

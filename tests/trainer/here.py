@@ -13,6 +13,7 @@ class Here:
 
     world_size = 1
     processor = "abacus"
+    fast_bf16 = False
 
     def __init__(self, store: CheckpointStore) -> None:
         self._session = TrainingSession(store)

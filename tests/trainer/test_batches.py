@@ -103,7 +103,7 @@ def test_indices_point_at_the_right_sequences():
 
 def test_replay_tokens_are_all_and_only_those_of_replay():
     (batch,) = pack(examples())
-    owners = batch.sequences.rows[batch.replay_tokens]
+    owners = batch.sequences.owners[batch.replay_tokens]
     assert set(owners.tolist()) == set(batch.replayed.tolist())
     assert len(owners) == int(batch.sequences.lengths[batch.replayed].sum())
 
@@ -115,7 +115,7 @@ def mismatched(step, *, world_size=1) -> dict[int, tuple[int, ...]]:
         for batch in pack(step, rank=rank, world_size=world_size):
             sequences = batch.mismatched
             for row, ids in enumerate([] if sequences is None else sequences.input_ids):
-                tokens = sequences.targets[sequences.rows == row]
+                tokens = sequences.targets[sequences.owners == row]
                 found[int(ids[0])] = tuple(tokens.tolist())
     return found
 
@@ -152,7 +152,7 @@ def test_what_was_sampled_is_not_compared():
 def test_the_teacher_reads_the_same_tokens_after_its_own_prompt():
     (batch,) = pack(examples())
     assert torch.equal(batch.taught.targets, batch.sequences.targets[batch.criticised_tokens])
-    owners = batch.sequences.rows[batch.criticised_tokens]
+    owners = batch.sequences.owners[batch.criticised_tokens]
     assert torch.equal(batch.sequences.input_ids[batch.criticised, 0], batch.taught.input_ids[:, 0])
     assert set(owners.tolist()) == set(batch.criticised.tolist())
     assert batch.taught.input_ids[:, 1:3].tolist() == [[60, 61]] * len(batch.criticised)
@@ -199,3 +199,17 @@ def test_columns_are_the_positions_that_predict_completion_tokens():
     following = sequences.input_ids[sequences.rows, sequences.columns + 1]
     assert following.tolist() == sequences.targets.tolist() == [4, 5, 7, 8, 9]
     assert sequences.per_sequence(torch.ones(5)).tolist() == [2, 3]
+
+
+def test_a_pair_behind_one_prompt_has_the_same_sequences():
+    (apart,), (shared,) = pack(examples()), pack(examples(), share_prompts=True)
+    for name in ("chosen", "rejected", "judged", "replayed", "replay_tokens", "likely_weights"):
+        assert torch.equal(getattr(apart, name), getattr(shared, name))
+    for name in ("owners", "offsets", "targets", "lengths"):
+        assert torch.equal(getattr(apart.sequences, name), getattr(shared.sequences, name))
+    assert len(shared.sequences.input_ids) == len(apart.sequences.input_ids) - len(apart.chosen)
+
+
+def test_pieces_of_shared_prompts_stay_within_their_tokens():
+    batches = pack(examples(), max_tokens=60, share_prompts=True)
+    assert max(batch.sequences.input_ids.numel() for batch in batches) <= 60

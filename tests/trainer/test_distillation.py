@@ -67,15 +67,15 @@ def test_new_answers_are_compared_over_the_whole_vocabulary(store):
 
 
 def example_of(batch, row) -> Example:
-    said = tuple(batch.sequences.targets[batch.sequences.rows == row].tolist())
+    said = tuple(batch.sequences.targets[batch.sequences.owners == row].tolist())
     return next(e for e in EXAMPLES if e.completion == said)
 
 
 def test_one_token_of_each_new_answer_is_probed_whatever_shares_the_micro_batch():
     batch, alone = pack(EXAMPLES), pack(EXAMPLES[2:3])
     probes, sequences = probed_tokens(batch), batch.sequences
-    assert sequences.rows[probes].tolist() == new_answers(batch).rows.tolist()
-    place = {int(sequences.rows[p]): int(sequences.offsets[p]) for p in probes}
+    assert sequences.owners[probes].tolist() == new_answers(batch).rows.tolist()
+    place = {int(sequences.owners[p]): int(sequences.offsets[p]) for p in probes}
     row = next(int(r) for r in new_answers(batch).rows if example_of(batch, r) is EXAMPLES[2])
     assert place[row] == int(alone.sequences.offsets[probed_tokens(alone)])
 

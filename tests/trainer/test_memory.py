@@ -30,6 +30,7 @@ class Roomy:
 
     world_size = 1
     processor = "abacus"
+    fast_bf16 = False
 
     def __init__(self, store: CheckpointStore, room: int) -> None:
         self._session = TrainingSession(store)

@@ -87,7 +87,7 @@ def mismatched(examples) -> dict[tuple[int, ...], tuple[int, ...]]:
     """The mismatched completion of each prompt."""
     sequences = pack(examples).mismatched
     return {
-        example.prompt: tuple(sequences.targets[sequences.rows == row].tolist())
+        example.prompt: tuple(sequences.targets[sequences.owners == row].tolist())
         for row, example in enumerate(examples)
     }
 

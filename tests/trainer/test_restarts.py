@@ -45,6 +45,7 @@ class FakeGroup:
     """Takes one step, then ends or is lost."""
 
     processor = "abacus"
+    fast_bf16 = False
 
     def __init__(self, cluster: Cluster, world_size: int) -> None:
         self._cluster = cluster

@@ -8,6 +8,8 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
 )
 
 from tacit.policies import load_model
@@ -90,3 +92,28 @@ def test_a_frozen_head_stays_as_it_was(store):
         model.get_output_embeddings().weight.mul_(2.0)
         assert torch.equal(frozen.logprobs(hidden), before)
         assert not torch.allclose(scorer.logprobs(hidden), before)
+
+
+SHARED = [((1, 2, 3), (4, 5), (6, 7, 8)), ((6,), (7, 8, 9), (9, 9)), ((9, 8), (7,))]
+APART = collate([(prompt, said) for prompt, *all_said in SHARED for said in all_said], pad_id=0)
+
+
+def test_completions_behind_one_prompt_do_not_see_each_other(store):
+    model = load_model(store, build.tiny_checkpoint(store)).eval()
+    scorer = CompletionScorer(model)
+    assert scorer.shares_prompts
+    shared = collate(SHARED, pad_id=0)
+    assert shared.input_ids.shape == (3, 8)
+    with torch.no_grad():
+        found = scorer.logprobs(scorer.hidden(shared))
+        assert torch.allclose(found, whole_logprobs(model, APART), atol=1e-5)
+    assert torch.equal(shared.targets, APART.targets)
+    assert torch.equal(shared.per_sequence(found[:, 0]), APART.per_sequence(found[:, 0]))
+
+
+def test_a_model_that_would_mix_completions_up_gets_them_apart(store):
+    model = load_model(store, build.tiny_checkpoint(store)).eval()
+    model.set_attn_implementation("eager")  # adds a mask that sdpa takes as it is
+    assert not CompletionScorer(model).shares_prompts
+    windowed = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)).eval()
+    assert not CompletionScorer(windowed).shares_prompts
