@@ -40,6 +40,7 @@ bench: install
 	$(BIN)/python -m benchmarks.kafka_append
 	$(BIN)/python -m benchmarks.two_speeds
 	$(BIN)/python -m benchmarks.cycle
+	$(BIN)/python -m benchmarks.update
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+DETAILS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def report(name: str, figures: dict[str, float | bool | str]) -> None:

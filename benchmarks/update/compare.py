@@ -1,0 +1,98 @@
+"""Tacit's update beside TRL's trainers: trained tokens a second, and the losses of the steps.
+
+Rounds of the arms are interleaved. Each round's ratio is of CPU seconds of processes with one
+thread, which other load on the machine stretches little; the figure is the median over rounds.
+Tacit's seconds hold packing and the reference, TRL's only its steps.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping
+
+from benchmarks.update.arms import Arm, ArmSpec, Round
+
+Rounds = Mapping[str, list[Round]]
+
+
+def interleaved(specs: Mapping[str, ArmSpec], *, num_rounds: int) -> Rounds:
+    """``num_rounds`` warm rounds of every arm, in turn; a first one of each is thrown away."""
+    arms = {name: Arm(spec) for name, spec in specs.items()}
+    try:
+        for arm in arms.values():
+            arm.round()
+        rounds: dict[str, list[Round]] = {name: [] for name in arms}
+        for _ in range(num_rounds):
+            for name, arm in arms.items():
+                rounds[name].append(arm.round())
+    finally:
+        for arm in arms.values():
+            arm.stop()
+    return rounds
+
+
+def ratio(rounds: Rounds, name: str, other: str) -> float:
+    """Tokens a CPU second of ``name`` over those of ``other``: median of the rounds' ratios."""
+    return _median_ratio(rounds, name, other, lambda r: r.num_tokens / r.cpu_s)
+
+
+def wall_ratio(rounds: Rounds, name: str, other: str) -> float:
+    """The same by the clock on the wall."""
+    return _median_ratio(rounds, name, other, lambda r: r.num_tokens / r.wall_s)
+
+
+def _median_ratio(rounds: Rounds, name: str, other: str, speed: Callable[[Round], float]) -> float:
+    pairs = zip(rounds[name], rounds[other], strict=True)
+    return statistics.median(speed(a) / speed(b) for a, b in pairs)
+
+
+def loss_error(rounds: Rounds, name: str, other: str, *, num_steps: int) -> float:
+    """Largest relative difference of the loss over the first ``num_steps`` steps."""
+    pairs = zip(rounds[name][0].losses, rounds[other][0].losses, strict=True)
+    return max(abs(a - b) / abs(b) for a, b in list(pairs)[:num_steps])
+
+
+def against_trl(*, quick: bool) -> dict[str, float]:
+    """All figures against TRL."""
+    size = {"num_examples": 128 if quick else 512, "num_epochs": 1}
+    num_rounds = 1 if quick else 2
+    num_steps = size["num_examples"] // 32
+    tacit, shipped = ArmSpec("tacit", **size), ArmSpec("trl", **size)
+    fp32 = {"bf16": False, **size}
+    full = interleaved(
+        {
+            "tacit": tacit,
+            "tacit-fp32": ArmSpec("tacit", **fp32),
+            "shipped": shipped,
+            "shipped-kept": ArmSpec("trl", keep_pages=True, **size),
+            "bf16": ArmSpec("trl", checkpointing=False, keep_pages=True, **size),
+            "fp32": ArmSpec("trl", checkpointing=False, keep_pages=True, **fp32),
+            "fp32-checkpointing": ArmSpec("trl", keep_pages=True, **fp32),
+        },
+        num_rounds=num_rounds,
+    )
+    tuned = ("shipped-kept", "bf16", "fp32", "fp32-checkpointing")
+    lora = interleaved(
+        {
+            "tacit": ArmSpec("tacit", lora=True, **size),
+            "shipped": ArmSpec("trl", lora=True, **size),
+        },
+        num_rounds=num_rounds,
+    )
+    kto = interleaved(
+        {
+            "tacit": ArmSpec("tacit", term="kto", **size),
+            "shipped": ArmSpec("trl", term="kto", **size),
+        },
+        num_rounds=num_rounds,
+    )
+    return {
+        "tokens_vs_trl": ratio(full, "tacit", "shipped"),
+        "tokens_vs_trl_lora": ratio(lora, "tacit", "shipped"),
+        "tokens_vs_trl_tuned": min(ratio(full, "tacit", name) for name in tuned),
+        "kto_tokens_vs_trl": ratio(kto, "tacit", "shipped"),
+        "loss_error_vs_trl": loss_error(full, "tacit-fp32", "fp32", num_steps=num_steps),
+        "loss_error_of_precision": loss_error(full, "tacit", "tacit-fp32", num_steps=num_steps),
+        "tokens_vs_trl_wall": wall_ratio(full, "tacit", "shipped"),
+        "tokens_vs_trl_lora_wall": wall_ratio(lora, "tacit", "shipped"),
+        "kto_tokens_vs_trl_wall": wall_ratio(kto, "tacit", "shipped"),
+        "tokens_per_cpu_s": statistics.median(r.num_tokens / r.cpu_s for r in full["tacit"]),
+    }
