@@ -5,9 +5,10 @@
                 └─ same id: same body → duplicate, other body → conflict
 
 One thread takes all requests that wait at one moment through these steps together, so that they
-share one lookup, one sync to disk and one write of receipts.
+share one sync to disk and one write of receipts. Where all are new, as nearly always, writing the
+receipts is what shows it, and they are committed once the append is.
 
-The receipt is written after the append: a crash between the two means the caller gets no answer and
+So no receipt stands before its append: a crash between the two means the caller gets no answer and
 sends again, and the screening consumer (``collector/consume.py``) drops the second copy by its key.
 So an answered event is always in the stream, and never counts twice. From there:
 
@@ -16,7 +17,7 @@ So an answered event is always in the stream, and never counts twice. From there
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Literal, NamedTuple
@@ -154,16 +155,29 @@ class Ingestor:
             return group
 
     def _accept(self, events: Sequence[Prepared]) -> list[Outcome]:
+        fresh: dict[str, Prepared] = {}
+        for event in events:
+            fresh.setdefault(event.event_key, event)
+        hashes = {key: event.body_hash for key, event in fresh.items()}
+        if self.receipts.write_new(hashes, lambda: self._append(fresh)):
+            return _outcomes(events, known=hashes, fresh=set(fresh))
+        return self._accept_some(events)
+
+    def _accept_some(self, events: Sequence[Prepared]) -> list[Outcome]:
+        """As ``_accept``, where some of ``events`` were sent before."""
         known = self.receipts.lookup([event.event_key for event in events])
         fresh: dict[str, Prepared] = {}
         for event in events:
             if event.event_key not in known:
                 fresh.setdefault(event.event_key, event)
         if fresh:
-            # Keyed by subject, so that the feedback of one person keeps its order.
-            self._stream.append(self.topic, [(e.stream_key, e.body) for e in fresh.values()])
+            self._append(fresh)
             known |= self.receipts.write({key: e.body_hash for key, e in fresh.items()})
         return _outcomes(events, known=known, fresh=set(fresh))
+
+    def _append(self, fresh: Mapping[str, Prepared]) -> None:
+        # Keyed by subject, so that the feedback of one person keeps its order.
+        self._stream.append(self.topic, [(e.stream_key, e.body) for e in fresh.values()])
 
 
 def prepare(event: FeedbackEvent, settings: Settings) -> Prepared:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _NICE = {"screening": 5, "loop": 5}
 """Nobody waits for these; where CPUs are scarce, those who are answered come first. The workers of
 a Ray that the loop starts are as nice as it is."""
-_CONTROL_SWITCH_S = 0.001
+_CONTROL_SWITCH_S = 0.0001
 _CONTROL_GC_THRESHOLD = 50_000
 
 

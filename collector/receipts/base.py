@@ -5,7 +5,7 @@ power, the event is still in the stream, and the consumer drops the second copy.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 
@@ -16,6 +16,15 @@ class ReceiptBook(Protocol):
         """Hashes of the bodies acknowledged or screened under event ``keys``; see ``body_hash``.
 
         Raises UnavailableError.
+        """
+        ...
+
+    def write_new(self, body_hashes: Mapping[str, str], append: Callable[[], None]) -> bool:
+        """Write receipts of events nobody has sent before, by event key, and ``append`` them.
+
+        Whether they were all new; else nothing was done. ``append`` is called before the receipts
+        are committed, so that without it there are none. Raises UnavailableError, and what
+        ``append`` raises.
         """
         ...
 

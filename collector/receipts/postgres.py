@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, text
@@ -39,15 +39,23 @@ class PostgresReceipts:
         with self._database.reader() as session:
             known = _acknowledged(session, keys)
             missing = [key for key in keys if key not in known]
-            rows = session.execute(_SCREENED, {"keys": json.dumps(missing)})
-            return known | {key: body_hash(digest) for key, digest in rows}
+            return known | _screened(session, missing)
+
+    def write_new(self, body_hashes: Mapping[str, str], append: Callable[[], None]) -> bool:
+        """See ReceiptBook."""
+        with self._database.session() as session:
+            if _screened(session, list(body_hashes)):
+                return False
+            if _insert(session, body_hashes) < len(body_hashes):
+                session.rollback()
+                return False
+            append()
+        return True
 
     def write(self, body_hashes: Mapping[str, str]) -> dict[str, str]:
         """See ReceiptBook."""
-        rows = json.dumps({key_hash(key): hashed for key, hashed in body_hashes.items()})
         with self._database.session() as session:
-            done: Any = session.execute(_INSERT, {"rows": rows, "now_s": int(time.time())})
-            if done.rowcount == len(body_hashes):
+            if _insert(session, body_hashes) == len(body_hashes):
                 return dict(body_hashes)
             return _acknowledged(session, list(body_hashes))
 
@@ -60,6 +68,19 @@ class PostgresReceipts:
 
     def close(self) -> None:
         """See ReceiptBook. The database is its owner's to close."""
+
+
+def _screened(session: Session, keys: Sequence[str]) -> dict[str, str]:
+    rows = session.execute(_SCREENED, {"keys": json.dumps(keys)})
+    return {key: body_hash(digest) for key, digest in rows}
+
+
+def _insert(session: Session, body_hashes: Mapping[str, str]) -> int:
+    """How many were not there yet."""
+    # In one order in every process, or two that insert the same keys could wait for each other.
+    rows = dict(sorted((key_hash(key), hashed) for key, hashed in body_hashes.items()))
+    done: Any = session.execute(_INSERT, {"rows": json.dumps(rows), "now_s": int(time.time())})
+    return int(done.rowcount)
 
 
 def _acknowledged(session: Session, keys: Sequence[str]) -> dict[str, str]:

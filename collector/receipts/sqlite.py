@@ -9,7 +9,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from collector.bulk import insert_rows
@@ -41,12 +42,15 @@ class SqliteReceipts:
 
     def __init__(self, path: Path, *, database_path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        # Who asks what is known does not wait for a write, which may wait for the stream.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
         try:
-            self._receipts = _connect(path)
-            self._receipts.execute(_SCHEMA)
+            self._writer = _connect(path)
+            self._writer.execute(_SCHEMA)
+            self._reader = _connect(path)
             self._events = _connect(database_path)
-            self._events.execute("PRAGMA query_only=ON")
+            for connection in (self._reader, self._events):
+                connection.execute("PRAGMA query_only=ON")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
         self._checkpointer = WalCheckpointer(path)
@@ -55,59 +59,72 @@ class SqliteReceipts:
         """See ReceiptBook."""
         if not keys:
             return {}
-        with self._lock:
+        with self._reading:
             try:
-                known = self._acknowledged(keys)
+                known = _acknowledged(self._reader, keys)
                 missing = [key for key in keys if key not in known] if known else keys
-                rows = self._events.execute(_SCREENED, (json.dumps(missing),))
-                return known | {key: body_hash(digest) for key, digest in rows}
+                return known | self._screened(missing)
             except sqlite3.Error as error:
                 raise self._unavailable(error) from error
+
+    def write_new(self, body_hashes: Mapping[str, str], append: Callable[[], None]) -> bool:
+        """See ReceiptBook."""
+        rows = _rows(body_hashes)
+        try:
+            with self._reading:
+                if self._screened(list(body_hashes)):
+                    return False
+            with self._transaction() as connection:
+                if _insert(connection, rows) < len(rows):
+                    connection.execute("ROLLBACK")
+                    return False
+                append()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        return True
 
     def write(self, body_hashes: Mapping[str, str]) -> dict[str, str]:
         """See ReceiptBook."""
-        now_s = int(time.time())
-        rows = [(key_hash(key), hashed, now_s) for key, hashed in body_hashes.items()]
-        with self._lock:
-            try:
-                if self._insert(rows) == len(rows):
+        rows = _rows(body_hashes)
+        try:
+            with self._transaction() as connection:
+                if _insert(connection, rows) == len(rows):
                     return dict(body_hashes)
-                return self._acknowledged(list(body_hashes))
-            except sqlite3.Error as error:
-                raise self._unavailable(error) from error
+                return _acknowledged(connection, list(body_hashes))
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     def prune(self, *, before_s: int) -> int:
         """See ReceiptBook."""
-        with self._lock:
-            try:
-                return self._receipts.execute(_PRUNE, (before_s,)).rowcount
-            except sqlite3.Error as error:
-                raise self._unavailable(error) from error
+        try:
+            with self._transaction() as connection:
+                return connection.execute(_PRUNE, (before_s,)).rowcount
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     def close(self) -> None:
         """See ReceiptBook."""
         self._checkpointer.close()
-        with self._lock:
-            self._receipts.close()
-            self._events.close()
+        with self._writing, self._reading:
+            for connection in (self._writer, self._reader, self._events):
+                connection.close()
 
-    def _acknowledged(self, keys: Sequence[str]) -> dict[str, str]:
-        key_of = {key_hash(key): key for key in keys}
-        rows = self._receipts.execute(_LOOKUP, (json.dumps(list(key_of)),))
-        return {key_of[hashed]: body for hashed, body in rows}
+    def _screened(self, keys: Sequence[str]) -> dict[str, str]:
+        rows = self._events.execute(_SCREENED, (json.dumps(keys),))
+        return {key: body_hash(digest) for key, digest in rows}
 
-    def _insert(self, rows: Sequence[tuple[str, str, int]]) -> int:
-        self._receipts.execute("BEGIN IMMEDIATE")
-        try:
-            num_inserted = insert_rows(
-                self._receipts, "receipts", rows, on_conflict="ON CONFLICT DO NOTHING"
-            )
-            self._receipts.execute("COMMIT")
-        except sqlite3.Error:
-            if self._receipts.in_transaction:
-                self._receipts.execute("ROLLBACK")
-            raise
-        return num_inserted
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Committed at its end unless it was rolled back before."""
+        with self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                if self._writer.in_transaction:
+                    self._writer.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
 
     def _unavailable(self, error: sqlite3.Error) -> UnavailableError:
         return UnavailableError(
@@ -115,6 +132,22 @@ class SqliteReceipts:
             got=str(error),
             mend="Check free disk space and the rights on the file, then try again.",
         )
+
+
+def _rows(body_hashes: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    now_s = int(time.time())
+    # In the order of the tree, which is then walked once.
+    return sorted((key_hash(key), hashed, now_s) for key, hashed in body_hashes.items())
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str, str, int]]) -> int:
+    return insert_rows(connection, "receipts", rows, on_conflict="ON CONFLICT DO NOTHING")
+
+
+def _acknowledged(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, str]:
+    key_of = {key_hash(key): key for key in keys}
+    rows = connection.execute(_LOOKUP, (json.dumps(list(key_of)),))
+    return {key_of[hashed]: body for hashed, body in rows}
 
 
 def _connect(path: Path) -> sqlite3.Connection:

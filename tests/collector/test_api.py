@@ -276,11 +276,17 @@ def test_stream_away_is_503_and_nothing_is_acknowledged(make: MakeRoom) -> None:
 def test_lost_receipt_does_not_double_the_event(room: Room, monkeypatch: Any) -> None:
     """The process dies between the append and the receipt; the product sends again."""
 
-    def die(_hashes: Any) -> None:
-        raise UnavailableError("a database that answers")
+    write_new = room.ingestor.receipts.write_new
+
+    def die(hashes: Any, append: Any) -> bool:
+        def append_and_die() -> None:
+            append()
+            raise UnavailableError("a database that answers")
+
+        return write_new(hashes, append_and_die)
 
     with monkeypatch.context() as patched:
-        patched.setattr(room.ingestor.receipts, "write", die)
+        patched.setattr(room.ingestor.receipts, "write_new", die)
         with pytest.raises(UnavailableError):
             room.ingestor.accept([event()])
     assert [r.status for r in room.ingestor.accept([event()])] == ["queued"]

@@ -39,12 +39,32 @@ def test_first_body_stands(book: ReceiptBook) -> None:
     assert book.lookup([]) == {}
 
 
+def test_receipts_of_new_events_stand_only_if_all_are_new_and_were_appended(
+    book: ReceiptBook,
+) -> None:
+    appended: list[str] = []
+    assert book.write_new({"shop/e-1": "a" * 32}, lambda: appended.append("first"))
+    both = {"shop/e-1": "a" * 32, "shop/e-2": "b" * 32}
+    assert not book.write_new(both, lambda: appended.append("second"))
+    assert appended == ["first"]
+
+    def refuse() -> None:
+        assert book.lookup(["shop/e-2", "shop/e-3"]) == {}  # asking does not wait for the append
+        raise UnavailableError("a stream that answers")
+
+    with pytest.raises(UnavailableError, match="stream"):
+        book.write_new({"shop/e-2": "b" * 32, "shop/e-3": "b" * 32}, refuse)
+    assert book.lookup(["shop/e-1", "shop/e-2", "shop/e-3"]) == {"shop/e-1": "a" * 32}
+    assert book.write_new({"shop/e-2": "b" * 32}, lambda: None)
+
+
 def test_screened_event_is_known_without_a_receipt(room: Room) -> None:
     room.screen(event("e-1"))
     book = room.ingestor.receipts
     known = book.lookup(["helpdesk/e-1"])
     assert book.prune(before_s=int(time.time()) + 10) == 1
     assert book.lookup(["helpdesk/e-1"]) == known != {}
+    assert not book.write_new(known, lambda: pytest.fail("it was appended again"))
     assert room.ingestor.accept([event("e-1")])[0].status == "duplicate"
 
 
