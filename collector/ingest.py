@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Literal, NamedTuple
 
 from collector.parse import body_of, require_admissible
@@ -155,25 +156,16 @@ class Ingestor:
             return group
 
     def _accept(self, events: Sequence[Prepared]) -> list[Outcome]:
-        fresh: dict[str, Prepared] = {}
-        for event in events:
-            fresh.setdefault(event.event_key, event)
-        hashes = {key: event.body_hash for key, event in fresh.items()}
-        if self.receipts.write_new(hashes, lambda: self._append(fresh)):
-            return _outcomes(events, known=hashes, fresh=set(fresh))
-        return self._accept_some(events)
-
-    def _accept_some(self, events: Sequence[Prepared]) -> list[Outcome]:
-        """As ``_accept``, where some of ``events`` were sent before."""
-        known = self.receipts.lookup([event.event_key for event in events])
-        fresh: dict[str, Prepared] = {}
-        for event in events:
-            if event.event_key not in known:
-                fresh.setdefault(event.event_key, event)
-        if fresh:
-            self._append(fresh)
-            known |= self.receipts.write({key: e.body_hash for key, e in fresh.items()})
-        return _outcomes(events, known=known, fresh=set(fresh))
+        known: dict[str, str] = {}
+        while True:
+            fresh: dict[str, Prepared] = {}
+            for event in events:
+                if event.event_key not in known:
+                    fresh.setdefault(event.event_key, event)
+            hashes = {key: event.body_hash for key, event in fresh.items()}
+            if not fresh or self.receipts.write_new(hashes, partial(self._append, fresh)):
+                return _outcomes(events, known=known | hashes, fresh=set(fresh))
+            known = self.receipts.lookup([event.event_key for event in events])
 
     def _append(self, fresh: Mapping[str, Prepared]) -> None:
         # Keyed by subject, so that the feedback of one person keeps its order.

@@ -28,13 +28,6 @@ class ReceiptBook(Protocol):
         """
         ...
 
-    def write(self, body_hashes: Mapping[str, str]) -> dict[str, str]:
-        """Write receipts; returns the hash that now stands for each key, maybe a rival's.
-
-        Raises UnavailableError.
-        """
-        ...
-
     def prune(self, *, before_s: int) -> int:
         """Forget receipts written before ``before_s`` (seconds since 1970); how many that was.
 

@@ -52,13 +52,6 @@ class PostgresReceipts:
             append()
         return True
 
-    def write(self, body_hashes: Mapping[str, str]) -> dict[str, str]:
-        """See ReceiptBook."""
-        with self._database.session() as session:
-            if _insert(session, body_hashes) == len(body_hashes):
-                return dict(body_hashes)
-            return _acknowledged(session, list(body_hashes))
-
     def prune(self, *, before_s: int) -> int:
         """See ReceiptBook."""
         with self._database.session() as session:

@@ -83,17 +83,6 @@ class SqliteReceipts:
             raise self._unavailable(error) from error
         return True
 
-    def write(self, body_hashes: Mapping[str, str]) -> dict[str, str]:
-        """See ReceiptBook."""
-        rows = _rows(body_hashes)
-        try:
-            with self._transaction() as connection:
-                if _insert(connection, rows) == len(rows):
-                    return dict(body_hashes)
-                return _acknowledged(connection, list(body_hashes))
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-
     def prune(self, *, before_s: int) -> int:
         """See ReceiptBook."""
         try:

@@ -97,7 +97,7 @@ def test_same_events_from_many_threads_are_stored_once(
 def test_two_processes_worth_agree_on_who_was_first(
     database: Database, tmp_path: Path, settings: Settings
 ) -> None:
-    """Both may append before either writes its receipt; one body stands in the end."""
+    """Whoever comes second is told so, appends nothing, and takes the rest of its own all the same."""
     stream = EmbeddedStream(tmp_path / "stream.db")
     rivals = [Ingestor(database, stream, settings) for _ in range(2)]
     bodies = [
@@ -106,7 +106,9 @@ def test_two_processes_worth_agree_on_who_was_first(
     ]
 
     def send(which: int) -> list[str]:
-        chunks = [rivals[which].accept(bodies[which][i : i + 3]) for i in range(0, 60, 3)]
+        # Groups that overlap in part: one goes up by threes, the other by fours.
+        size = 3 + which
+        chunks = [rivals[which].accept(bodies[which][i : i + size]) for i in range(0, 60, size)]
         return [receipt.status for chunk in chunks for receipt in chunk]
 
     with ThreadPoolExecutor(2) as pool:
@@ -114,6 +116,7 @@ def test_two_processes_worth_agree_on_who_was_first(
     assert {frozenset(pair) for pair in zip(one, other, strict=True)} == {
         frozenset({"queued", "conflict"})
     }
+    assert len(stored(stream, settings)) == 60
     Consumer(database, stream, settings).drain()
     again = [receipt.status for receipt in rivals[0].accept(bodies[0])]
     assert set(again) == {"duplicate", "conflict"} or set(again) in ({"duplicate"}, {"conflict"})
