@@ -97,7 +97,7 @@ def test_same_events_from_many_threads_are_stored_once(
 def test_two_processes_worth_agree_on_who_was_first(
     database: Database, tmp_path: Path, settings: Settings
 ) -> None:
-    """Whoever comes second is told so, appends nothing, and takes the rest of its own all the same."""
+    """Whoever comes second is told so and appends nothing but the rest of its own."""
     stream = EmbeddedStream(tmp_path / "stream.db")
     rivals = [Ingestor(database, stream, settings) for _ in range(2)]
     bodies = [
