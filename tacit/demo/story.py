@@ -166,9 +166,14 @@ def _play(stage: Stage) -> Ending:
         _wait_for_serving(stage, stage.base)
         _learn(stage, loop, ending)
         _attack_screening(stage, loop, ending)
-    unscreened = with_overrides(stage.settings, ["collector.screening.enabled=false"])
-    stage.scene("Screening is now SWITCHED OFF, on purpose: the gate stands alone")
-    with _loop(stage, unscreened, label=" on poison") as loop:
+    # A quarter of a poisoned update may be taken and do no harm, which is not the gate's merit.
+    undefended = with_overrides(
+        stage.settings, ["collector.screening.enabled=false", "trainer.interpolation_alphas=1"]
+    )
+    stage.scene(
+        "Screening is now SWITCHED OFF, on purpose, and updates are taken whole: only the gate"
+    )
+    with _loop(stage, undefended, label=" on poison") as loop:
         _attack_gate(stage, loop, ending)
         _close(stage, loop, ending)
     return ending
