@@ -9,13 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from collector.screening.clusters import (
-    answer_of,
-    cluster_of_normalized,
-    normalized,
-    phrases_of,
-    prompt_text,
-)
+from collector.screening.clusters import answer_of, normalized, prompt_text
 from collector.screening.pending import Lesson
 from collector.store import TRAINABLE_KINDS
 from tacit.contracts import FeedbackEvent, InlineInteraction, Outcome
@@ -62,10 +56,8 @@ class Arrival:
         return Lesson(
             subject=self.subject,
             kind=self.event.feedback.type,
-            # Of the exact prompt: that alike prompts have other answers is no contradiction.
-            prompt=cluster_of_normalized(self.plain),
+            plain=self.plain,
             answer=self.answer,
-            phrases=phrases_of(self.plain),
         )
 
 

@@ -7,7 +7,6 @@ import unicodedata
 from tacit.contracts import Correction, FeedbackEvent, InlineInteraction, Preference
 
 PHRASE_WORDS = 4
-_MAX_WORDS = 1_000
 _DIGITS = re.compile(r"\d+")
 _NOT_WORDS = re.compile(r"[\W_]+")
 
@@ -41,14 +40,9 @@ def cluster_of_normalized(plain: str) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
-def phrases_of(plain: str) -> frozenset[str]:
-    """Word 4-grams of a normalised text; a shorter text is one phrase.
-
-    Of a long text the first and the last 1,000 words are looked at.
-    """
-    words = plain.split()
-    if len(words) > 2 * _MAX_WORDS:
-        words = words[:_MAX_WORDS] + words[-_MAX_WORDS:]
+def phrases_of(plain: str, *, max_words: int) -> frozenset[str]:
+    """Word 4-grams of the last ``max_words`` words of a normalised text; fewer are one phrase."""
+    words = plain.split()[-max_words:]
     last = max(len(words) - PHRASE_WORDS, 0)
     return frozenset(" ".join(words[i : i + PHRASE_WORDS]) for i in range(last + 1))
 

@@ -25,6 +25,8 @@ from tacit.contracts import EventStatus
 
 PROVEN_EVENTS = 10
 """Trained events after which a subject has full weight."""
+WORDS_PER_TOKEN = 2
+"""At most; normalising makes two words of ``don't``, which is one token in some vocabularies."""
 
 
 class Judgement(NamedTuple):
@@ -42,10 +44,11 @@ class Screener:
     ``begin`` a chunk, ``prepare`` what will be judged, then ``judge`` each in order.
     """
 
-    def __init__(self, settings: ScreeningSettings, *, policy: str) -> None:
+    def __init__(self, settings: ScreeningSettings, *, policy: str, max_length: int) -> None:
+        """``max_length``: tokens of an example in training; what is cut off there cannot teach."""
         self._settings = settings
         self._policy = policy
-        self._pending = PendingIndex()
+        self._pending = PendingIndex(max_words=WORDS_PER_TOKEN * max_length)
         self._history = History(policy=policy)
         self._cycle_start = -1
 

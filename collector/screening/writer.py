@@ -64,7 +64,7 @@ class FeedbackWriter:
         screening, policy = settings.collector.screening, settings.policy
         self._settings = settings
         self._shares = screening.enabled
-        self._screener = Screener(screening, policy=policy)
+        self._screener = Screener(screening, policy=policy, max_length=settings.trainer.max_length)
         self._quorum = Quorum(screening, policy=policy)
         self._limits = HoldLimits(screening, policy=policy)
         self._expiry = HoldExpiry(screening, policy=policy)
