@@ -63,7 +63,12 @@ class InteractionRecorder:
 
     def _run(self) -> None:
         while batch := self._take():
-            self._append(batch)
+            try:
+                self._append(batch)
+            except Exception:
+                # The edge of a thread: were it to end, nothing would be recorded any more.
+                logger.exception("recording failed; it goes on with the next interactions")
+                self._drop(len(batch), "recording failed")
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()

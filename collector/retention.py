@@ -62,6 +62,9 @@ class Retention:
                 self.forget()
             except UnavailableError as error:
                 logger.warning("nothing is forgotten for now: %s", error)
+            except Exception:
+                # The edge of a thread: were it to end, the stream would keep all that people sent.
+                logger.exception("forgetting failed; it tries again")
 
     def forget(self) -> None:
         """Forget what may go now. Raises UnavailableError."""

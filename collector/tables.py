@@ -152,10 +152,17 @@ class InteractionRow(Base):
     interaction_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     policy: Mapped[str] = mapped_column(String(64))
     source: Mapped[str] = mapped_column(String(64))
-    episode_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    episode_id: Mapped[str | None] = mapped_column(String(128))
     payload: Mapped[str] = mapped_column(Text)
     """Interaction, JSON, redacted."""
     occurred_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index(
+            "ix_interactions_of_episode",
+            *("episode_id", "source", "policy", "occurred_at"),
+        ),
+    )
 
 
 class StreamPositionRow(Base):

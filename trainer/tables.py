@@ -30,7 +30,7 @@ class CandidateRow(Base):
     policy: Mapped[str] = mapped_column(String(64), index=True)
     digest: Mapped[str] = mapped_column(String(71), unique=True)
     weights: Mapped[str] = mapped_column(String(71), index=True)
-    batch_id: Mapped[str] = mapped_column(String(32))
+    batch_id: Mapped[str] = mapped_column(String(32), index=True)
     payload: Mapped[str] = mapped_column(Text)
     """PolicyCandidate, JSON."""
     created_at: Mapped[datetime]

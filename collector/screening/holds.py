@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
+from collector.positions import lock_screening
 from collector.reasons import Reason
 from collector.screening.counters import ScreeningCounts
 from collector.tables import IS_HELD, EventRow
@@ -108,6 +109,8 @@ class HoldExpiry:
         values = {"status": EventStatus.QUARANTINED.value, "reason": reason.value, "detail": None}
         counts = ScreeningCounts(policy=self._policy)
         with database.session() as session:
+            # Or screening could judge what it read as held before and writes after.
+            lock_screening(session)
             still_overdue = and_(EventRow.event_key.in_(keys), overdue)
             done = session.execute(update(EventRow).where(still_overdue).values(values))
             number = int(done.rowcount)  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import String, column, select, values
+from sqlalchemy.orm import Session, aliased
 
 from collector.reasons import Reason
 from collector.screening.arrival import Arrival, arrive
@@ -89,16 +89,28 @@ def _newest_of_episode(
 ) -> dict[tuple[str, str, str], InteractionRow]:
     # Episode ids are each source's own, so an episode is looked for among its source's alone.
     episodes = {
-        e.episode_id
+        (e.source, e.policy, e.episode_id)
         for e in events
         if e.episode_id is not None and e.interaction_id is None and e.interaction is None
     }
     if not episodes:
         return {}
+    names = ("source", "policy", "episode_id")
+    columns = [column(name, String) for name in names]
+    asked = values(*columns, name="asked").data(sorted(episodes)).cte("asked")
+    one = aliased(InteractionRow)
+    newest = (
+        select(one.interaction_id)
+        .where(*[getattr(one, name) == asked.c[name] for name in names])
+        .order_by(one.occurred_at.desc(), one.interaction_id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    # An episode may be long: of each the index gives one id, and one row is read.
     rows = session.scalars(
-        select(InteractionRow)
-        .where(InteractionRow.episode_id.in_(episodes))
-        .order_by(InteractionRow.occurred_at, InteractionRow.interaction_id)
+        select(InteractionRow).where(
+            InteractionRow.interaction_id.in_(select(newest).select_from(asked))
+        )
     )
     return {(row.source, row.policy, row.episode_id or ""): row for row in rows}
 

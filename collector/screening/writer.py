@@ -152,27 +152,31 @@ class FeedbackWriter:
     ) -> list[tuple[Sent, FeedbackEvent]]:
         """Those whose key is new. The same body again is a retry; another body a conflict."""
         known = known_bodies(session, {s.event.event_key for s in sent if s.event is not None})
-        fresh: list[tuple[Sent, FeedbackEvent]] = []
+        fresh: dict[str, tuple[Sent, FeedbackEvent]] = {}
         for each in sent:
             if each.event is None:
                 self._bury(session, each, Reason.UNPARSABLE, str(each.refusal), now=now)
                 continue
             key = each.event.event_key
+            if key in fresh and fresh[key][0].refusal is not None:
+                # Here as in another chunk: a dead letter is no answer, what comes next is judged.
+                self._bury_inadmissible(session, fresh.pop(key)[0], now=now)
+                del known[key]
             first = known.setdefault(key, "")
             if not first:
                 known[key] = each.body_digest
-                fresh.append((each, each.event))
+                fresh[key] = (each, each.event)
             elif first == each.body_digest:
                 self._counts.add(DUPLICATE, Reason.RETRY)
             else:
                 detail = f"{key} was sent before with another body"
                 self._bury(session, each, Reason.CONFLICT, detail, now=now)
-        return fresh
+        return list(fresh.values())
 
     def _admit(self, session: Session, sent: Sent, event: FeedbackEvent, *, now: datetime) -> bool:
         if sent.refusal is None:
             return True
-        self._bury(session, sent, Reason.INADMISSIBLE, str(sent.refusal), now=now)
+        self._bury_inadmissible(session, sent, now=now)
         row = new_row(event, body_digest=sent.body_digest, reward=None, now=now)
         joined = Joined(event, event.interaction_id, None, None)
         judgement = _INADMISSIBLE._replace(detail=str(sent.refusal).replace("\x00", "\\0"))
@@ -180,6 +184,9 @@ class FeedbackWriter:
             row | judged(joined, judgement, sequence=self._next(), shares=self._shares)
         )
         return False
+
+    def _bury_inadmissible(self, session: Session, sent: Sent, *, now: datetime) -> None:
+        self._bury(session, sent, Reason.INADMISSIBLE, str(sent.refusal), now=now)
 
     def _bury(
         self, session: Session, sent: Sent, reason: Reason, detail: str, *, now: datetime

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event as sql_event
 from sqlalchemy import select
 
 from collector.consume import Consumer
@@ -117,6 +118,28 @@ def test_episode_joins_its_newest_interaction_and_no_other_sources(room: Room) -
     assert room.became("e-2") == ("accepted", None)
 
 
+def test_of_a_long_episode_one_row_is_read(room: Room) -> None:
+    moment = utc_now()
+    turns = [
+        recorded(f"i-{n}", episode_id="p-1", occurred_at=moment + timedelta(seconds=n % 40))
+        for n in range(80)
+    ]
+    record(room, *turns)
+    room.consumer.drain()
+    read: list[str] = []
+
+    def keep(row: InteractionRow, _context: object) -> None:
+        read.append(row.interaction_id)
+
+    sql_event.listen(InteractionRow, "load", keep)
+    room.screen(*[event(f"e-{n}", episode_id="p-1", subject_id=f"u-{n}") for n in range(3)])
+    sql_event.remove(InteractionRow, "load", keep)
+    assert read == ["i-79"]
+    row = room.store.find("helpdesk", "e-2")
+    assert row is not None
+    assert row.interaction_id == "i-79"
+
+
 BAD_RECORDS = [
     b"",
     b"not json",
@@ -152,6 +175,16 @@ def test_undeclared_metric_produced_directly_is_accounted_for(room: Room) -> Non
     room.consumer.drain()
     assert room.became("e-1") == room.became("e-2") == ("dead_letter", "inadmissible")
     assert [reason for _, reason in dead_letters(room)] == ["inadmissible"] * 2
+
+
+def test_event_mended_in_the_chunk_of_its_refusal_is_judged(room: Room) -> None:
+    bad = event("e-1", feedback={"type": "outcome", "metric": "vibes", "value": True})
+    good, rival = event("e-1"), event("e-1", subject_id="u-2")
+    records = [("k", e.model_dump_json().encode()) for e in (bad, bad, good, rival)]
+    room.stream.append(feedback_topic(room.settings), records)
+    room.consumer.drain()
+    assert room.became("e-1") == ("accepted", None)
+    assert [reason for _, reason in dead_letters(room)] == ["inadmissible"] * 2 + ["conflict"]
 
 
 def test_same_record_again_is_dropped_and_another_body_is_a_conflict(room: Room) -> None:

@@ -1,13 +1,18 @@
 """What is held has an end and a limit, and costs nothing to look at."""
 
+import threading
 from datetime import timedelta
 
+from sqlalchemy import select, update
+
 from collector.consume import Consumer
+from collector.positions import lock_screening
 from collector.screening.holds import _EXPIRE_CHUNK, HoldExpiry
+from collector.tables import EventRow
 from tacit.config import ScreeningSettings
 from tacit.contracts import EventStatus, utc_now
 from tests.builders import event, recorded, user
-from tests.collector.conftest import MakeRoom
+from tests.collector.conftest import MakeRoom, Room
 from tests.collector.test_consume import about, record
 
 WAITS = ("held", "awaiting_interaction")
@@ -64,3 +69,26 @@ def test_more_than_one_chunk_expires_at_once(make: MakeRoom) -> None:
     Consumer(room.database, room.stream, room.settings, clock=lambda: later).drain()
     assert room.store.counts("default")[EventStatus.QUARANTINED] == count
     assert HoldExpiry(ScreeningSettings(), policy="default").expire(room.database, now=later) == 0
+
+
+def test_expiry_waits_for_whoever_screens(room: Room) -> None:
+    room.screen(about("e-1"))
+    later = utc_now() + timedelta(days=4)
+    numbers: list[int] = []
+
+    def expire() -> None:
+        expiry = HoldExpiry(ScreeningSettings(), policy="default")
+        numbers.append(expiry.expire(room.database, now=later))
+
+    with room.database.session() as session:
+        lock_screening(session)
+        held = session.scalar(select(EventRow.event_key).where(EventRow.status == "held"))
+        thread = threading.Thread(target=expire)
+        thread.start()
+        thread.join(0.5)  # long enough for an expiry that waits for nobody
+        assert numbers == []
+        judged = update(EventRow).where(EventRow.event_key == held)
+        session.execute(judged.values(status="accepted", reason=None))
+    thread.join(30)
+    assert numbers == [0]
+    assert room.became("e-1") == ("accepted", None)

@@ -10,8 +10,9 @@ from tacit.contracts import utc_now
 from tests.builders import event, interaction, recorded, user
 from tests.collector.conftest import MakeRoom, Room
 from tests.collector.test_consume import about, record
+from trainer.store import CandidateStore
 
-GROWING = ("events", "interactions", "clusters", "cluster_bands")
+GROWING = ("events", "interactions", "clusters", "cluster_bands", "candidates", "folds")
 
 
 def statements_of(room: Room, do: Any) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def statements_of(room: Room, do: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
 
     def keep(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
             kept[statement] = parameters
 
     sql_event.listen(room.database.engine, "before_cursor_execute", keep)
@@ -28,15 +29,18 @@ def statements_of(room: Room, do: Any) -> dict[str, Any]:
     return kept
 
 
-def scanned(room: Room, statement: str, parameters: Any) -> list[str]:
-    """Lines of the plan that read a growing table from end to end."""
+def plan_of(room: Room, statement: str, parameters: Any) -> list[str]:
     one = parameters[0] if isinstance(parameters, list) else parameters
     with room.database.engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", one)
-        lines = [str(row[3]) for row in plan]
+        return [str(row[3]) for row in plan]
+
+
+def scanned(room: Room, statement: str, parameters: Any) -> list[str]:
+    """Lines of the plan that read a growing table from end to end."""
     return [
         line
-        for line in lines
+        for line in plan_of(room, statement, parameters)
         if line.startswith("SCAN")
         and line.split()[1] in GROWING
         # The newest of an index in order, of which one row is read.
@@ -80,6 +84,22 @@ def test_no_query_of_screening_scans_a_table_that_grows(make: MakeRoom) -> None:
     assert len(statements) > 15
     scans = {s: lines for s, p in statements.items() if (lines := scanned(room, s, p))}
     assert scans == {}
+
+
+def test_newest_of_an_episode_is_read_off_an_index_in_order(make: MakeRoom) -> None:
+    room = make()
+    statements = statements_of(room, lambda: room.screen(event("e-1", episode_id="p-1")))
+    ((statement, parameters),) = [s for s in statements.items() if "asked" in s[0]]
+    plan = plan_of(room, statement, parameters)
+    assert any("ix_interactions_of_episode (episode_id=? AND source=?" in line for line in plan)
+    assert "USE TEMP B-TREE FOR ORDER BY" not in plan
+
+
+def test_candidates_of_a_batch_are_found_by_index(make: MakeRoom) -> None:
+    room = make()
+    candidates = CandidateStore(room.database)
+    ((statement, parameters),) = statements_of(room, lambda: candidates.of_batch("b-1")).items()
+    assert scanned(room, statement, parameters) == []
 
 
 def test_the_check_sees_a_scan(make: MakeRoom) -> None:

@@ -80,6 +80,22 @@ def test_stream_away_is_tried_again_and_a_refusal_is_not() -> None:
     recorder.close()
 
 
+def test_an_unforeseen_error_is_logged_and_recording_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = _Gate()
+    gate.open.set()
+    gate.failures = [RuntimeError("boom")]
+    recorder = InteractionRecorder(gate, topic="t")
+    recorder.record(recorded("i-1"))
+    recorder.flush(timeout_s=10.0)
+    assert recorder.num_dropped == 1
+    assert "boom" in caplog.text
+    recorder.record(recorded("i-2"))
+    recorder.close()
+    assert len(gate.values) == 1
+
+
 def test_close_says_so_when_it_could_not_flush() -> None:
     gate = _Gate()
     gate.open.set()

@@ -1,5 +1,6 @@
 """Retention: what is screened is forgotten after a while, and nothing else is."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,22 @@ def test_stream_away_forgets_nothing(make: MakeRoom) -> None:
     reopened = EmbeddedStream(scene.room.settings.home / "stream.db")
     assert reopened.end_offsets(feedback_topic(scene.room.settings)) == {0: 1}
     reopened.close()
+
+
+def test_an_unforeseen_error_is_logged_and_forgetting_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("collector.retention.PERIOD_S", 0.0)
+    stop, calls = threading.Event(), 0
+
+    def forget() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("boom")
+        stop.set()
+
+    monkeypatch.setattr(scene.retention, "forget", forget)
+    scene.retention.run(stop)
+    assert calls == 2
+    assert "boom" in caplog.text
