@@ -41,7 +41,8 @@ class About(TypedDict, total=False):
     occurred_at: datetime
     """By default now."""
     event_id: str
-    """By default a new one; the same id and the same feedback twice count once."""
+    """By default a new one. The same id and the same event twice count once: pass ``occurred_at``
+    too, for the default differs each time, and another event under the id is a conflict."""
     interaction: InlineInteraction
     """Prompt and completion, where another than Tacit served the answer."""
 

@@ -49,12 +49,12 @@ class Rejects:
     def __init__(self, path: Path, *, keep_bytes: int) -> None:
         """``keep_bytes``: how much of a file from before belongs to work that stays done."""
         self.path = path
-        self.num_bytes = keep_bytes
+        self.num_bytes = 0
         if path.exists():
+            # It may be shorter: people tidy it up.
+            self.num_bytes = min(keep_bytes, path.stat().st_size)
             with path.open("r+b") as file:
-                file.truncate(keep_bytes)
-        else:
-            self.num_bytes = 0
+                file.truncate(self.num_bytes)
 
     def write(self, drafts: Sequence[tuple[Draft, dict[str, Any]]]) -> None:
         """Add drafts, each with the fields of its error."""

@@ -5,12 +5,13 @@ of a trace are read only if somebody said something about it that is not there y
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tacit.contracts import FeedbackEvent
-from tacit.errors import InvalidInputError, NotFoundError
+from tacit.errors import InvalidInputError, NotFoundError, UnavailableError
 from tacit.imports.bookmark import Bookmark, Place, Tally
 from tacit.imports.delivery import CHUNK, Delivery, Draft, Rejects
 from tacit.imports.traces import Said, TraceRules, event_of, is_human, said_by
@@ -39,11 +40,13 @@ def import_mlflow(
     """Import ``experiment``; the tally includes what runs did that were cut off before.
 
     The bookmark and the file of rejects are in ``folder``. Raises NotFoundError for an unknown
-    experiment, UnavailableError, RemoteError and NotAllowedError; importing again goes on.
+    experiment, UnavailableError if MLflow or the service is away, RemoteError and NotAllowedError;
+    importing again goes on.
     """
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri)
+    with _answering():
+        client = MlflowClient(tracking_uri)
     identity = ("mlflow", tracking_uri, experiment, remote.url, repr(rules))
     bookmark = Bookmark(folder, identity=identity)
     place = bookmark.load()
@@ -74,7 +77,8 @@ def rejected_path(folder: Path, experiment: str) -> Path:
 
 
 def _experiment_id(client: Any, name: str) -> str:
-    found = client.get_experiment_by_name(name)
+    with _answering():
+        found = client.get_experiment_by_name(name)
     if found is None:
         raise NotFoundError("an MLflow experiment", got=name, mend="--tracking-uri says where.")
     return str(found.experiment_id)
@@ -84,14 +88,15 @@ def _pages(client: Any, experiment_id: str, *, since_ms: int) -> Iterator[list[A
     """Pages of trace infos, oldest first, from a moment on."""
     token: str | None = None
     while True:
-        page = client.search_traces(
-            locations=[experiment_id],
-            filter_string=f"timestamp_ms >= {since_ms}",
-            order_by=["timestamp_ms ASC"],
-            max_results=PAGE_TRACES,
-            page_token=token,
-            include_spans=False,
-        )
+        with _answering():
+            page = client.search_traces(
+                locations=[experiment_id],
+                filter_string=f"timestamp_ms >= {since_ms}",
+                order_by=["timestamp_ms ASC"],
+                max_results=PAGE_TRACES,
+                page_token=token,
+                include_spans=False,
+            )
         if page:
             yield [trace.info for trace in page]
         token = page.token
@@ -130,13 +135,29 @@ def _ends(client: Any, trace_id: str) -> _Ends:
     from mlflow.exceptions import MlflowException
 
     try:
-        spans = client.get_trace(trace_id).data.spans
+        with _answering(refusals=_NO_SUCH_TRACE):
+            spans = client.get_trace(trace_id).data.spans
     except MlflowException as error:
-        # Of one trace that is gone or broken; a store that is away fails at the next page too.
-        if error.error_code not in _NO_SUCH_TRACE:
-            raise
         raise InvalidInputError("a trace that can be read", got=str(error)[:200]) from error
     root = next((span for span in spans if span.parent_id is None), None)
     if root is None:
         raise InvalidInputError("a trace with a root span", got=f"{len(spans)} spans")
     return _Ends(root.inputs, root.outputs)
+
+
+@contextmanager
+def _answering(*, refusals: frozenset[str] = frozenset()) -> Iterator[None]:
+    """UnavailableError in place of an MlflowException, unless its code is one of ``refusals``."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in refusals:
+            raise
+        raise UnavailableError(
+            "an MLflow that answers",
+            got=str(error)[:300],
+            mend="Check --tracking-uri, and that its server or database is up; then import again, "
+            "which goes on where this stopped.",
+        ) from error

@@ -81,8 +81,7 @@ def is_event(row: Mapping[str, Any]) -> bool:
 
 def id_of(row: Mapping[str, Any], rules: RowRules) -> str | None:
     """The event id that a row names itself."""
-    named = _at(row, rules.paths.get("event_id", "event_id"))
-    return str(named) if named else None
+    return _id(_at(row, rules.paths.get("event_id", "event_id")))
 
 
 def key_of(row: Mapping[str, Any], rules: RowRules, *, row_id: str) -> str | None:
@@ -100,15 +99,15 @@ def event_of(row: Mapping[str, Any], rules: RowRules, *, row_id: str) -> Feedbac
     if is_event(row):
         return validated(row)
     found = {**row, **{name: _at(row, path) for name, path in rules.paths.items()}}
-    about = {name: found[name] for name in ("interaction_id", "episode_id") if found.get(name)}
+    about = {name: _id(found.get(name)) for name in ("interaction_id", "episode_id")}
     prompt, completion, feedback = _said(found, rules.metric)
     return validated(
         {
-            "event_id": str(found.get("event_id") or row_id),
+            "event_id": _id(found.get("event_id")) or row_id,
             "policy": rules.policy,
             "source": rules.source,
             # Rows without a subject are of different people, or one cap would take them all.
-            "subject_id": str(found.get("subject_id") or row_id),
+            "subject_id": _id(found.get("subject_id")) or row_id,
             "occurred_at": found.get("occurred_at") or rules.moment.isoformat(),
             "interaction": {"prompt": prompt, "completion": completion},
             "feedback": feedback,
@@ -129,6 +128,11 @@ def messages_of(value: Any, *, role: str = "user") -> list[dict[str, str]]:
 def text_of(value: Any) -> str:
     """A text, or the content of the last of some messages. Raises InvalidInputError."""
     return value if isinstance(value, str) else messages_of(value)[-1]["content"]
+
+
+def _id(named: Any) -> str | None:
+    """An id as a text; numbers count from 0, and an empty text names nothing."""
+    return None if named is None or named == "" else str(named)
 
 
 def _said(row: Mapping[str, Any], metric: str) -> tuple[list[dict[str, str]], str, dict[str, Any]]:

@@ -39,6 +39,7 @@ class Assessment(Protocol):
     """``source_type`` and ``source_id``."""
     rationale: str | None
     create_time_ms: int
+    last_update_time_ms: int | None
     valid: bool | None
     feedback: Any
     """``value`` and ``error``; None for an expectation."""
@@ -96,17 +97,30 @@ def is_human(assessment: Assessment) -> bool:
 
 
 def said_by(assessment: Assessment, rules: TraceRules) -> list[Said]:
-    """The events an assessment makes: its value, and its rationale if there is one."""
+    """The events an assessment makes: its value, and its rationale if there is one.
+
+    One that was edited in place keeps its id in MLflow; its events get ids of their content.
+    """
     made: list[Said] = []
+    edited = (assessment.last_update_time_ms or 0) > assessment.create_time_ms
+
+    def event_id(name: str, content: Any) -> str:
+        if not edited:
+            return name
+        return f"{name}-{hashlib.sha256(_json(content).encode()).hexdigest()[:16]}"
+
+    said = assessment.expectation or assessment.feedback
+    value_id = event_id(assessment.assessment_id, said.value)
     try:
         value = _value(assessment, rules)
     except InvalidInputError as error:
-        made.append(Said(assessment.assessment_id, assessment, error))
+        made.append(Said(value_id, assessment, error))
     else:
-        made.append(Said(assessment.assessment_id, assessment, value))
+        made.append(Said(value_id, assessment, value))
     if assessment.rationale and assessment.rationale.strip():
         critique = {"type": "critique", "text": assessment.rationale}
-        made.append(Said(f"{assessment.assessment_id}-rationale", assessment, critique))
+        rationale_id = event_id(f"{assessment.assessment_id}-rationale", assessment.rationale)
+        made.append(Said(rationale_id, assessment, critique))
     return made
 
 

@@ -20,8 +20,9 @@ from tacit.contracts import Correction, FeedbackEvent, Outcome, Preference
 from tacit.database import Database
 from tacit.errors import InvalidInputError, UnavailableError
 from tacit.imports.bookmark import Tally
+from tacit.imports.delivery import Rejects
 from tacit.imports.jsonl import MAX_LINE_BYTES, import_jsonl, rejected_path
-from tacit.imports.rows import RowRules, event_of, parse_row, read_map
+from tacit.imports.rows import RowRules, event_of, id_of, parse_row, read_map
 from tacit.remote import Remote, RemoteError
 from tests.builders import MOMENT, event
 from tests.tacit.importing import ImportService, import_service
@@ -213,6 +214,24 @@ def test_lines_rejected_before_are_tried_again(service: ImportService, tmp_path:
     assert "vibes" in rejects(path)[0]["error"]["got"]
     assert run(service, path, RULES._replace(metric="helpful")) == (1, 0, 0)
     assert not rejected_path(path).read_text()
+
+
+def test_ids_count_from_zero() -> None:
+    row = {**correction(1), **dict.fromkeys(("subject_id", "interaction_id", "event_id"), 0)}
+    made = event_of(row, RULES, row_id="row-1")
+    assert (made.subject_id, made.interaction_id, made.event_id) == ("0", "0", "0")
+    assert id_of(row, RULES) == "0"
+    empty = event_of({**correction(1), "subject_id": "", "event_id": None}, RULES, row_id="row-1")
+    assert (empty.subject_id, empty.event_id) == ("row-1", "row-1")
+
+
+def test_rejects_shortened_by_hand_get_no_gap(tmp_path: Path) -> None:
+    path = tmp_path / "rows.rejected.jsonl"
+    path.write_bytes(b"{}\n")
+    kept = Rejects(path, keep_bytes=300)
+    assert (path.read_bytes(), kept.num_bytes) == (b"{}\n", 3)
+    Rejects(path, keep_bytes=1)
+    assert path.read_bytes() == b"{"
 
 
 def test_grown_and_altered_files_add_what_is_new(service: ImportService, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``tacit import mlflow`` from a real MLflow store: what people said, once, page by page."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,8 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.entities import AssessmentSource
+from mlflow.entities import AssessmentSource, Expectation
+from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 from tacit.cli import app
@@ -26,6 +28,7 @@ from tacit.imports.traces import (
     said_by,
 )
 from tacit.remote import Remote
+from tests.conftest import free_port
 from tests.tacit.importing import ImportService, import_service
 
 pytestmark = [
@@ -131,6 +134,42 @@ def test_second_import_adds_what_was_said_since(shop: Shop) -> None:
     shop.feedback(trace, "user feedback", False)
     assert shop.run() == (1, 1, 0)
     assert shop.service.num_records() == 2
+
+
+def test_what_was_edited_in_place_is_another_event_once(shop: Shop) -> None:
+    trace = shop.trace()
+    right = shop.expect(trace, "right")
+    thumb = shop.feedback(trace, "user feedback", True, rationale="it helped")
+    assert shop.run() == (3, 0, 0)
+    time.sleep(0.002)  # MLflow's clock, which tells that it was edited, has milliseconds
+    edited = Expectation(name="expected_response", value="righter", source=ADA)
+    mlflow.update_assessment(trace_id=trace, assessment_id=right, assessment=edited)
+    assert [a.assessment_id for a in mlflow.get_trace(trace).info.assessments] == [right, thumb]
+    assert shop.run() == (1, 2, 0)
+    assert shop.run() == (0, 3, 0)
+    sent = {e.event_id: e.feedback for e in shop.service.events()}
+    (new,) = sent.keys() - {right, thumb, f"{thumb}-rationale"}
+    assert new.startswith(f"{right}-")
+    assert sent[new] == Correction(completion="righter")
+    assert sent[right] == Correction(completion="right")
+
+
+def test_an_mlflow_that_is_away_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(UnavailableError, match="tracking-uri"):
+        import_mlflow("shop", away, shop.service.remote, RULES, shop.folder, advance=lambda _: None)
+    shop.expect(shop.trace(), "right")
+
+    def fail(*_: object, **__: object) -> None:
+        raise MlflowException("connection reset")
+
+    for name in ("search_traces", "get_trace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow.MlflowClient, name, fail)
+            with pytest.raises(UnavailableError, match="connection reset"):
+                shop.run()
+    assert shop.run() == (1, 0, 0)
 
 
 def test_what_is_taken_back_is_not_imported(shop: Shop) -> None:
@@ -266,6 +305,8 @@ def test_words_for_yes_and_no(value: str, expected: bool) -> None:
         assessment_id="a-1",
         name="Is Helpful?",
         rationale=" ",
+        create_time_ms=1,
+        last_update_time_ms=1,
         expectation=None,
         feedback=SimpleNamespace(value=value, error=None),
     )
