@@ -13,7 +13,7 @@ from openai.types import Completion
 from collector.client import TacitClient
 from tacit.contracts import Correction, Preference, Rating
 from tacit.errors import InvalidInputError, UnavailableError
-from tests.builders import event, interaction
+from tests.builders import MOMENT, event, interaction
 from tests.collector.conftest import MakeRoom, Room
 from tests.collector.products import Flaky, app_of, chat, events_of, key_of, serving
 from tests.conftest import free_port
@@ -61,6 +61,20 @@ def test_server_away_at_first_gets_everything_once_it_is_up(make: MakeRoom) -> N
 def client_of(room: Room, transport: httpx.BaseTransport, **options: Any) -> TacitClient:
     values = {"api_key": key_of(room), "source": "helpdesk", "subject_id": "u-1", **options}
     return TacitClient("http://tacit", transport=transport, **values)
+
+
+def test_call_repeated_under_its_id_counts_once_only_with_its_moment(make: MakeRoom) -> None:
+    room = make()
+    tacit = client_of(room, Flaky(app_of(room), []))
+    for name, moments in (("mine", [MOMENT, MOMENT]), ("other", [MOMENT, None])):
+        for moment in moments:
+            about = {"occurred_at": moment} if moment else {}
+            tacit.outcome("c-1", True, event_id=name, **about)
+    with pytest.raises(InvalidInputError, match="other"):
+        tacit.flush()
+    tacit.close()
+    assert [(r.event_id, r.status) for r in tacit.rejected] == [("other", "conflict")]
+    assert [e.event_id for e in events_of(room)] == ["mine", "other"]
 
 
 def test_lost_answers_and_503_neither_lose_nor_double(make: MakeRoom) -> None:
