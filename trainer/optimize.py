@@ -23,10 +23,11 @@ from trainer.composition import composition
 from trainer.distillation import Teacher
 from trainer.examples import MIN_WEIGHT, Example, ExampleKind
 from trainer.losses import kto_reference_point
-from trainer.objective import mismatched_logprobs, mixed_loss, score_reference
+from trainer.objective import Reference, mismatched_logprobs, mixed_loss, score_reference
 from trainer.packing import MicroBatch, to_device
 from trainer.precision import has_fast_bf16, resolve_precision
 from trainer.progress import StepMetrics
+from trainer.references import References
 from trainer.restraint import Restraint, draw_up
 from trainer.scoring import CompletionScorer
 from trainer.stats import Stat, step_metrics
@@ -75,16 +76,15 @@ class Optimization:
         precision = resolve_precision(settings.precision, fast_bf16=has_fast_bf16(device))
         self._scorer = CompletionScorer(policy.model, bf16=precision == "bf16")
         self._reference_scorer = self._scorer.frozen()
-        steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
-        self._weights = [sum(example.weight for example in step) for step in steps]
-        self._compositions = [composition(step) for step in steps]
-        self._shards = [self._shard(step) for step in steps]
-        self._references = [[score_reference(self._scorer, b) for b in s] for s in self._shards]
+        # Examples are token ids until their step comes: packed, they are many times as large.
+        self._steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
+        self._references = References(self._device)
+        self._firsts = [self._refer(step) for step in self._steps]
         # Flattened only now: the reference above must be the parent before any change.
         self._flat = FlatParameters(policy.trainable)
         group.broadcast(self._flat.values.data)
-        self._restraint = self._restrain(steps)
-        self.num_steps = len(steps) * settings.num_epochs
+        self._restraint = self._restrain()
+        self.num_steps = len(self._steps) * settings.num_epochs
 
     @property
     def _shares_prompts(self) -> bool:
@@ -107,8 +107,21 @@ class Optimization:
         )
         return [to_device(piece, self._device) for piece in pieces]
 
-    def _restrain(self, steps: Sequence[Sequence[Example]]) -> Restraint:
-        new = [[e for e in step if e.kind is not ExampleKind.REPLAY] for step in steps]
+    def _refer(self, step: Sequence[Example]) -> int:
+        """Keep what the parent says about the step; returns the number of the first reference."""
+        first = len(self._references)
+        for batch in self._shard(step):
+            self._references.append(score_reference(self._scorer, batch))
+        return first
+
+    def _shard_with_references(self, index: int) -> list[tuple[MicroBatch, Reference]]:
+        """This worker's part of the step."""
+        shard = self._shard(self._steps[index])
+        return [(b, self._references[n]) for n, b in enumerate(shard, start=self._firsts[index])]
+
+    def _restrain(self) -> Restraint:
+        steps = self._steps
+        new = ([e for e in step if e.kind is not ExampleKind.REPLAY] for step in steps)
         return draw_up(
             self._scorer,
             (piece for step in new for piece in self._shard(step)),
@@ -122,13 +135,16 @@ class Optimization:
         """Train. Raises TrainingError when a loss or a gradient is not finite."""
         optimizer = torch.optim.AdamW([self._flat.values], lr=0.0, weight_decay=0.0, fused=True)
         settings = self._settings
-        order = schedule(len(self._shards), num_epochs=settings.num_epochs, seed=settings.seed)
+        order = schedule(len(self._steps), num_epochs=settings.num_epochs, seed=settings.seed)
         for number, index in enumerate(order, start=1):
             started = time.perf_counter()
             rate = learning_rate(number, num_steps=self.num_steps, settings=settings)
             optimizer.param_groups[0]["lr"] = rate
             sums = self._backward(index)
-            measured = {**step_metrics(sums, self._weights[index]), **self._compositions[index]}
+            measured = {
+                **step_metrics(sums, self._weight(index)),
+                **composition(self._steps[index]),
+            }
             self._add_on(measured, sums)
             norm = self._clip(number, measured[MetricName.LOSS.value])
             optimizer.step()
@@ -147,9 +163,10 @@ class Optimization:
     def _backward(self, index: int) -> Tensor:
         """Gradient of one step, summed over workers; returns the sums [Stat]."""
         self._flat.gradient.zero_()
+        shard, weight = self._shard_with_references(index), self._weight(index)
         sums = torch.zeros(len(Stat), dtype=torch.float64, device=self._device)
-        z0 = self._reference_point(index)
-        for batch, reference in zip(self._shards[index], self._references[index], strict=True):
+        z0 = self._reference_point(shard)
+        for batch, reference in shard:
             loss, stats = mixed_loss(
                 batch,
                 scorer=self._scorer,
@@ -159,7 +176,7 @@ class Optimization:
                 settings=self._settings,
                 teacher=self._teacher,
             )
-            (loss / self._weights[index]).backward()  # type: ignore[no-untyped-call]
+            (loss / weight).backward()  # type: ignore[no-untyped-call]
             sums += stats
         self._group.sum(self._flat.gradient)
         return self._group.sum(sums)
@@ -174,10 +191,14 @@ class Optimization:
             metrics[MetricName.LOSS_EWC.value] = penalty
             metrics[MetricName.LOSS.value] += self._settings.ewc.weight * penalty
 
-    def _reference_point(self, index: int) -> Tensor:
+    def _weight(self, index: int) -> float:
+        """Of all examples of the step, on all workers."""
+        return sum(example.weight for example in self._steps[index])
+
+    def _reference_point(self, shard: Sequence[tuple[MicroBatch, Reference]]) -> Tensor:
         """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to."""
         total = torch.zeros(2, device=self._device)
-        for batch, reference in zip(self._shards[index], self._references[index], strict=True):
+        for batch, reference in shard:
             logprobs = mismatched_logprobs(self._scorer, batch)
             if logprobs is not None and reference.mismatched is not None:
                 weights = batch.judged_weights

@@ -18,6 +18,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     scoring.py       gets logits at completion positions only,
     distillation.py  loads a frozen teacher, where one is asked for,
     objective.py     weighs the terms that stand, each with its paper, in losses.py,
+    references.py    keeps what the parent said, on disk where it is much,
     restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py,
     precision.py     multiplies matrices in bfloat16 where that is fast, and
     optimize.py      takes the gradient steps, summed over workers by collective.py
