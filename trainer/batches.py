@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from trainer.examples import JUDGED, Example
 from trainer.packing import MicroBatch, pack
+from trainer.sequences import padded_width
 
 BUCKET_STEPS = 4
 """Steps whose examples are sorted by length together: little padding, still well mixed."""
@@ -56,10 +57,10 @@ def micro_batches(
     pieces: list[list[tuple[Example, tuple[int, ...] | None]]] = []
     width = 0
     for example, other in own:
-        width = max(width, example.num_tokens)
+        width = max(width, padded_width(example.num_tokens))
         if not pieces or 2 * width * (len(pieces[-1]) + 1) > max_tokens:
             pieces.append([])
-            width = example.num_tokens
+            width = padded_width(example.num_tokens)
         pieces[-1].append((example, other))
     return [pack(piece, pad_id=pad_id, share_prompts=share_prompts) for piece in pieces]
 

@@ -12,6 +12,15 @@ from torch import Tensor
 
 TokenIds = tuple[int, ...]
 
+WIDTH_MULTIPLE = 8
+"""Of few widths there are few shapes: oneDNN compiles a kernel for each, and matrices of bfloat16
+want multiples of 8 on GPUs."""
+
+
+def padded_width(num_tokens: int) -> int:
+    """Tokens of a row, padding included, of which ``num_tokens`` are taken."""
+    return -(-num_tokens // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -64,7 +73,7 @@ class Sequences:
 
 def collate(texts: Sequence[tuple[TokenIds, ...]], *, pad_id: int) -> Sequences:
     """Pad rows, each a prompt and its completions, on the right; none may be empty."""
-    width = max(sum(map(len, text)) for text in texts)
+    width = padded_width(max(sum(map(len, text)) for text in texts))
     ids: list[list[int]] = []
     branches: list[list[int]] = []
     positions: list[list[int]] = []

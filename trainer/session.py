@@ -18,7 +18,12 @@ from trainer.checkpoint import OpenPolicy, PolicyOpener, save_policy
 from trainer.collective import Collective, join
 from trainer.distillation import Teacher, load_teacher
 from trainer.examples import build_examples
-from trainer.memory import UpdateTooLargeError, is_out_of_memory, keep_freed_memory
+from trainer.memory import (
+    UpdateTooLargeError,
+    bound_kernel_caches,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from trainer.optimize import Optimization
 from trainer.progress import StepMetrics
 from trainer.signal import require_signal
@@ -42,6 +47,7 @@ def configure_process(*, num_threads: int, device: str) -> None:
     """Set torch up for a process of its own: its share of the CPUs, the same bits every time."""
     torch.set_num_threads(num_threads)
     keep_freed_memory()
+    bound_kernel_caches()
     if device == "cpu":
         torch.use_deterministic_algorithms(True)
         # Filling fresh memory guards against reading it before writing; it costs time.

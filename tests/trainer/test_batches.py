@@ -194,8 +194,9 @@ def test_a_lone_judged_example_has_no_mismatched_completion():
 
 def test_columns_are_the_positions_that_predict_completion_tokens():
     sequences = collate([((1, 2, 3), (4, 5)), ((6,), (7, 8, 9))], pad_id=0)
-    assert sequences.input_ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
-    assert sequences.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert sequences.input_ids.tolist() == [[1, 2, 3, 4, 5, 0, 0, 0], [6, 7, 8, 9, 0, 0, 0, 0]]
+    assert sequences.attention_mask.sum(-1).tolist() == [5, 4]
+    assert sequences.attention_mask[0, :5].all()
     following = sequences.input_ids[sequences.rows, sequences.columns + 1]
     assert following.tolist() == sequences.targets.tolist() == [4, 5, 7, 8, 9]
     assert sequences.per_sequence(torch.ones(5)).tolist() == [2, 3]
