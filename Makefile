@@ -39,7 +39,6 @@ bench: install
 	$(BIN)/python -m benchmarks.screening
 	$(BIN)/python -m benchmarks.kafka_append
 	$(BIN)/python -m benchmarks.two_speeds
-	$(BIN)/python -m benchmarks.cycle
 	$(BIN)/python -m benchmarks.update
 
 clean:
