@@ -170,9 +170,7 @@ def _play(stage: Stage) -> Ending:
     undefended = with_overrides(
         stage.settings, ["collector.screening.enabled=false", "trainer.interpolation_alphas=1"]
     )
-    stage.scene(
-        "Screening is now SWITCHED OFF, on purpose, and updates are taken whole: only the gate"
-    )
+    stage.scene("Screening is now SWITCHED OFF, on purpose: the gate stands alone")
     with _loop(stage, undefended, label=" on poison") as loop:
         _attack_gate(stage, loop, ending)
         _close(stage, loop, ending)

@@ -1,5 +1,6 @@
 """The index of pending lessons: bounded in memory, and no long prompt slips through the bound."""
 
+import gc
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -34,14 +35,15 @@ def index_of(*lessons: Lesson, max_words: int = MAX_WORDS) -> PendingIndex:
 
 
 def size_of(build: Callable[[], Any]) -> int:
-    """Bytes that what ``build`` returns keeps."""
+    """Bytes that what ``build`` returns keeps; what other threads allocate meanwhile is not it."""
+    ours = [tracemalloc.Filter(True, name) for name in (__file__, "*/collector/screening/*")]
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
         kept = build()
-        after, _ = tracemalloc.get_traced_memory()
+        gc.collect()
+        traces = tracemalloc.take_snapshot().filter_traces(ours).traces
         del kept
-        return after - before
+        return sum(trace.size for trace in traces)
     finally:
         tracemalloc.stop()
 
