@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -251,10 +251,11 @@ def test_asking_while_a_batch_is_prepared_is_not_lost(
 def test_the_command_asks_the_running_service(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(settings) as loop:
+    with running(settings) as loop, ExitStack() as opened:
         _, made = promoted(loop)
         prepare(settings)
-        http = TestClient(create_control(settings), raise_server_exceptions=False)
+        control = create_control(settings)
+        http = opened.enter_context(TestClient(control, raise_server_exceptions=False))
         monkeypatch.setattr(tacit.remote.httpx, "request", _through(http))
 
         def run(*words: str) -> Any:
