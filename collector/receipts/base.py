@@ -1,7 +1,7 @@
 """What receipts are: which events were acknowledged, so that the second sending is answered alike.
 
-A receipt is the memory of an append, committed after it and not synced to disk: were it lost with the
-power, the event is still in the stream, and the consumer drops the second copy.
+A receipt is the memory of an append, committed after it and not synced to disk: were it lost with
+the power, the event is still in the stream, and the consumer drops the second copy.
 """
 
 import hashlib
