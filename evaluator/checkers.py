@@ -35,6 +35,11 @@ A list of phrases knows openings, not meaning: it overlooks a refusal worded ano
 "i can't wait to help" for one. Suites that must be exact about that need a checker of their own.
 """
 
+NORMALISATIONS = ("none", "tokens", "chars")
+"""What the log-probability of a choice is divided by before choices are compared: nothing, its
+tokens, or its characters (``acc`` and ``acc_norm`` of lm-evaluation-harness are the first and, but
+for counting bytes, the last)."""
+
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -93,6 +98,16 @@ def _normalised(_: Options) -> Checker:
     return lambda completion, expected: float(normalise(completion) == normalise(expected))
 
 
+def _choice(options: Options) -> Checker:
+    normalisation = options.get("normalisation", "chars")
+    if normalisation not in NORMALISATIONS:
+        raise ConfigError(
+            f"normalisation of checker choice to be one of {', '.join(NORMALISATIONS)}",
+            got=repr(normalisation),
+        )
+    return lambda completion, expected: float(completion == expected)
+
+
 def _contains(options: Options) -> Checker:
     fold = str.casefold if options.get("ignore_case", False) else str
     return lambda completion, expected: float(fold(expected.strip()) in fold(completion))
@@ -149,18 +164,22 @@ def _refusal(_: Options) -> Checker:
 CHECKERS: dict[str, Callable[[Options], Checker]] = {
     "exact": _exact,
     "normalised": _normalised,
+    "choice": _choice,
     "contains": _contains,
     "regex": _regex,
     "numeric": _numeric,
     "refusal": _refusal,
 }
-"""``exact``: equal after stripping. ``normalised``: equal after :func:`normalise`. ``contains``:
-``expected`` stands in the completion. ``regex``: ``expected`` is searched for. ``numeric``: the
-last number is within tolerance. ``refusal``: ``expected`` is ``refuse`` or ``comply``."""
+"""``exact``: equal after stripping. ``normalised``: equal after :func:`normalise`. ``choice``: the
+answer is the item's choice of the highest log-probability, normalised by length as the option says
+(default ``chars``), and is ``expected``. ``contains``: ``expected`` stands in the completion.
+``regex``: ``expected`` is searched for. ``numeric``: the last number is within tolerance.
+``refusal``: ``expected`` is ``refuse`` or ``comply``."""
 
 OPTIONS: dict[str, dict[str, type]] = {
     "exact": {},
     "normalised": {},
+    "choice": {"normalisation": str},
     "contains": {"ignore_case": bool},
     "regex": {"ignore_case": bool},
     "numeric": {"tolerance": float, "relative_tolerance": float},

@@ -41,7 +41,7 @@ MAX_HARVESTED_TOKENS = 512
 
 _REQUIRED = ("name", "kind", "items")
 _FIELDS = (*_REQUIRED, "checker", "max_new_tokens", "prompt_template")
-_ITEM_FIELDS = ("item_id", "prompt", "expected", "cluster", "non_negotiable")
+_ITEM_FIELDS = ("item_id", "prompt", "expected", "choices", "cluster", "non_negotiable")
 
 
 def load_suites(folder: Path) -> list[Suite]:

@@ -14,6 +14,8 @@ from tacit.errors import ConfigError, EvaluationError
         ({"type": "exact"}, "Billing", "billing", 0),
         ({"type": "normalised"}, "  Card-declined. ", "card declined", 1),
         ({"type": "normalised"}, "card", "card declined", 0),
+        ({"type": "choice"}, "billing", "billing", 1),
+        ({"type": "choice", "options": {"normalisation": "tokens"}}, "a", "billing", 0),
         ({"type": "contains"}, "it is billing, I think", "billing", 1),
         ({"type": "contains"}, "Billing", "billing", 0),
         ({"type": "contains", "options": {"ignore_case": True}}, "Billing", "billing", 1),
@@ -53,6 +55,7 @@ def test_an_unknown_type_lists_those_that_exist() -> None:
     ("kind", "options"),
     [
         ("exact", {"ignore_case": True}),
+        ("choice", {"normalisation": "words"}),
         ("contains", {"ignore_case": "yes"}),
         ("numeric", {"tolerance": -1}),
         ("numeric", {"tolerance": True}),

@@ -1,5 +1,6 @@
 """Suite files: round trips, faults that name file, line and field, harvesting."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -176,3 +177,33 @@ def test_harvesting_does_not_depend_on_the_order_of_events() -> None:
     events = [late(f"e{i}", i % 3, f"prompt {i % 4}", f"a{i}") for i in range(12)]
     one, other = (harvest_suite(e, min_items=1) for e in (events, events[::-1]))
     assert one == other
+
+
+CHOICE = YAML + "checker: {type: choice}\n"
+
+
+def test_choices_survive_a_round_trip(tmp_path: Path) -> None:
+    item = '{"prompt": "2 + 2 =", "choices": [" 4", " 5"], "expected": " 4"}\n'
+    (suite,) = load_suites(files(tmp_path, CHOICE, item))
+    assert suite.items[0].choices == (" 4", " 5")
+    write_suite(tmp_path / "copy", suite)
+    assert load_suites(tmp_path / "copy")[0].digest() == suite.digest()
+
+
+@pytest.mark.parametrize(
+    ("yaml", "choices"),
+    [
+        (CHOICE, []),
+        (CHOICE, ["x"]),
+        (CHOICE, ["x", "x"]),
+        (CHOICE, ["x", ""]),
+        (CHOICE, ["y", "z"]),
+        (YAML, ["x", "y"]),
+    ],
+)
+def test_choices_that_cannot_be_scored_are_refused(
+    tmp_path: Path, yaml: str, choices: list[str]
+) -> None:
+    item = json.dumps({"prompt": "hi", "expected": "x", "choices": choices})
+    with pytest.raises(ConfigError, match="choices"):
+        load_suites(files(tmp_path, yaml, item))
