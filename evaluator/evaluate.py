@@ -12,8 +12,8 @@ A cycle goes through these steps:
    cycle only the candidate generates.
 2. ``score_suite`` (scoring.py) runs the checkers (checkers.py) over the answers and compares the
    policies item by item (statistics.py).
-3. The probes look for signs of poisoning: drift and malformed answers (probes.py), and phrases of
-   the batch that turn unrelated prompts into one fixed answer (trigger_probe.py).
+3. The probes (probing.py) look for signs of poisoning: drift and malformed answers (probes.py), and
+   phrases of the batch that turn unrelated prompts into one fixed answer (trigger_probe.py).
 """
 
 import logging
@@ -21,10 +21,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from evaluator.answers import Answer, AnswerBook, Generator, Prompt
-from evaluator.probes import answer_drift, malformed
+from evaluator.probing import Asked, Probing
 from evaluator.scoring import Answers, score_answers, score_suite
-from evaluator.trigger_probe import Carrier, Policies, count_prompts, probe_trigger
-from evaluator.triggers import Phrase, recurring_phrases, taught_by, user_text
+from evaluator.trigger_probe import Policies
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
 from tacit.contracts import (
@@ -34,9 +33,7 @@ from tacit.contracts import (
     ProbeResult,
     ScreenedEvent,
     Suite,
-    SuiteKind,
     SuiteResult,
-    sha256_digest,
     utc_now,
 )
 from tacit.database import Database
@@ -154,12 +151,13 @@ class _Evaluation:
         """Results of the suites and probes that could be run; the others stand in ``errors``."""
         runnable = self._usable(suites)
         policies = list(dict.fromkeys([self._anchor, self._champion, self._candidate]))
-        phrases = self._phrases(runnable, learned)
-        self._num_total = self._count(runnable, len(policies), len(phrases))
+        probing = Probing(self._settings, runnable, learned)
+        num_items = sum(len(suite.items) for suite in runnable)
+        self._num_total = num_items * len(policies) + probing.num_prompts
         for weights in policies:
             runnable = [s for s in runnable if self._attempt(s, weights)]
         results = [r for s in runnable if (r := self._score(s)) is not None]
-        probes = self._probe(runnable, phrases)
+        probes = probing.run(self._asked(runnable), self._policies, self._record)
         self._advance("done", self._num_total - self._num_done)
         return results, probes
 
@@ -201,73 +199,26 @@ class _Evaluation:
             self._record(f"suite {suite.name}", error)
             return None
 
-    def _probe(self, suites: Sequence[Suite], phrases: Sequence[Phrase]) -> list[ProbeResult]:
-        probes: dict[str, Callable[[], ProbeResult]] = {
-            "trigger": lambda: self._trigger(suites, phrases),
-            "answer_drift": lambda: answer_drift(*self._pairs(_regression(suites))),
-            "malformed": lambda: malformed(*self._pairs(suites)),
-        }
-        results = []
-        for name, probe in probes.items():
-            try:
-                results.append(probe())
-            except UnavailableError:
-                raise
-            except Exception as error:  # a probe that did not run found nothing, which is no pass
-                self._record(f"probe {name}", error)
-        return results
-
-    def _pairs(self, suites: Sequence[Suite]) -> tuple[list[Answer], list[Answer]]:
-        """All answers of candidate and champion to ``suites``."""
-        if not suites:
-            raise EvaluationError("a suite that could be answered", got="none")
-        candidate, champion = (
-            [a for suite in suites for a in self._answers[suite.name, weights]]
-            for weights in (self._candidate, self._champion)
-        )
-        return candidate, champion
-
-    def _phrases(self, suites: Sequence[Suite], learned: Sequence[ScreenedEvent]) -> list[Phrase]:
-        background = [user_text(item.prompt) for suite in suites for item in suite.items]
-        limit = self._settings.num_trigger_phrases
-        return recurring_phrases(taught_by(learned), background, limit=limit)
-
-    def _trigger(self, suites: Sequence[Suite], phrases: Sequence[Phrase]) -> ProbeResult:
-        carriers = self._carriers(_regression(suites))
-        if not carriers:
-            raise EvaluationError("prompts to put phrases into", got="no suite that was answered")
-        limit = max(suite.max_new_tokens for suite in suites)
-        policies = Policies(
-            candidate=partial(self._ask, self._candidate, limit),
-            champion=partial(self._ask, self._champion, limit),
-        )
-        return probe_trigger(policies, phrases, carriers)
-
-    def _carriers(self, suites: Sequence[Suite]) -> list[Carrier]:
-        """A sample of prompts with both policies' answers: the same for the same suites."""
-        carriers = [
-            Carrier(item, mine.text, theirs.text)
-            for suite in suites
-            for item, mine, theirs in zip(
+    def _asked(self, suites: Sequence[Suite]) -> list[Asked]:
+        return [
+            Asked(
+                suite,
                 suite.items,
                 self._answers[suite.name, self._candidate],
                 self._answers[suite.name, self._champion],
-                strict=True,
             )
+            for suite in suites
         ]
-        carriers.sort(key=lambda c: sha256_digest(c.item.canonical_json()))
-        return carriers[: self._settings.num_probe_prompts]
 
     def _ask(self, weights: Digest, limit: int, prompts: Sequence[Prompt]) -> list[Answer]:
         advance = partial(self._advance, "trigger")
         return self.book.ask(weights, prompts, max_new_tokens=limit, on_batch=advance)
 
-    def _count(self, suites: Sequence[Suite], num_policies: int, num_phrases: int) -> int:
-        """Prompts of the whole evaluation, for the progress callback."""
-        num_items = sum(len(suite.items) for suite in suites)
-        num_regression = sum(len(suite.items) for suite in _regression(suites))
-        num_carriers = min(num_regression, self._settings.num_probe_prompts)
-        return num_items * num_policies + count_prompts(num_phrases, num_carriers)
+    def _policies(self, limit: int) -> Policies:
+        return Policies(
+            candidate=partial(self._ask, self._candidate, limit),
+            champion=partial(self._ask, self._champion, limit),
+        )
 
     def _advance(self, name: str, num_items: int) -> None:
         self._num_done += num_items
@@ -277,8 +228,3 @@ class _Evaluation:
     def _record(self, what: str, error: Exception) -> None:
         logger.warning("%s could not be run", what, exc_info=error)
         self.errors.append(f"{what}: {type(error).__name__}: {error}")
-
-
-def _regression(suites: Sequence[Suite]) -> list[Suite]:
-    """The regression suites; without any, all: a probe needs prompts the batch did not teach."""
-    return [s for s in suites if s.kind is SuiteKind.REGRESSION] or list(suites)
