@@ -1,7 +1,7 @@
-"""JSON API of the gatekeeper: candidates, decisions and the ledger.
+"""JSON API of the gatekeeper: candidates and decisions; with ``gatekeeper.ledger_api``, the ledger.
 
 Reading needs scope ``read``, deciding ``review``; a key bound to a policy line sees only that
-line's candidates. The ledger is one for all lines, since it verifies only as a whole.
+line's candidates.
 """
 
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from gatekeeper.cases import Case, CaseState, SignedDecision
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import CandidateReader, Dossier, open_dossier
 from gatekeeper.ledger import Ledger
+from gatekeeper.ledger_api import create_ledger_router
 from gatekeeper.refusals import MAX_REASON_LENGTH
 from tacit.contracts import DecisionOutcome, Digest, EvalReport, VerdictOutcome
 from tacit.contracts.base import Name, UtcDatetime
@@ -105,19 +106,7 @@ def create_router(
         )
         return _decision(signed)
 
-    @router.get("/ledger")
-    def export_ledger(caller: Caller) -> dict[str, Any]:
-        """The whole ledger, for checking on any machine with the public key."""
-        caller.require(Scope.READ)
-        return ledger.export()
-
-    @router.get("/ledger/verify")
-    def verify_ledger(caller: Caller) -> dict[str, Any]:
-        """Check every entry in place."""
-        caller.require(Scope.READ)
-        check = ledger.verify()
-        return {"ok": check.ok, **check._asdict()}
-
+    router.include_router(create_ledger_router(ledger, keys))
     return router
 
 

@@ -5,47 +5,17 @@ head, so that one altered entry is reported once and does not hide a second one.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from tacit.contracts import Part
 from tacit.errors import IntegrityError
-from tacit.merkle import leaf_hash, merkle_root, node_hash
+from tacit.merkle import Frontier, leaf_hash
 from tacit.signing import Verifier
 
 EXPORT_FORMAT = "tacit-ledger/1"
-
-
-class Frontier:
-    """The roots of the perfect subtrees of an RFC 6962 tree: enough to append in O(log n).
-
-    ``peaks`` goes from the largest (leftmost) subtree to the smallest, 32 bytes each.
-    """
-
-    def __init__(self, size: int = 0, peaks: Iterable[bytes] = ()) -> None:
-        self.size = size
-        self.peaks = list(peaks)
-
-    def append(self, leaf: bytes) -> None:
-        """Add a leaf hash; like a carry in binary addition, equal subtrees merge."""
-        node, size = leaf, self.size
-        while size & 1:
-            node = node_hash(self.peaks.pop(), node)
-            size >>= 1
-        self.peaks.append(node)
-        self.size += 1
-
-    @property
-    def root(self) -> bytes:
-        """Root of the whole tree, 32 bytes; equals ``tacit.merkle.merkle_root`` of all leaves."""
-        if not self.peaks:
-            return merkle_root([])
-        root = self.peaks[-1]
-        for peak in reversed(self.peaks[:-1]):
-            root = node_hash(peak, root)
-        return root
 
 
 class SignedHead(Part):
@@ -117,17 +87,21 @@ def open_head(signature: str, verifier: Verifier) -> SignedHead:
 
 
 def check_entries(
-    entries: Iterable[LedgerEntry], verifier: Verifier, *, known: LedgerHead | None = None
+    entries: Iterable[LedgerEntry], verifier: Verifier, *, known: Sequence[LedgerHead] = ()
 ) -> LedgerCheck:
-    """Check entries that come in rising order of sequence."""
+    """Check entries that come in rising order of sequence, also against the ``known`` heads."""
     audit = _Audit(verifier)
+    noted: dict[int, set[str]] = {}
+    for head in known:
+        noted.setdefault(head.sequence, set()).add(head.root)
     for entry in entries:
         audit.take(entry)
-        if known is not None and entry.sequence == known.sequence and entry.root != known.root:
+        if noted.get(entry.sequence, set()) - {entry.root}:
             audit.problems.append(f"entry {entry.sequence}: root differs from the one noted")
-    if known is not None and audit.expected <= known.sequence:
+    last = max(noted, default=-1)
+    if audit.expected <= last:
         audit.problems.append(
-            f"entries {audit.expected} to {known.sequence} are missing: the end was cut off"
+            f"entries {audit.expected} to {last} are missing: the end was cut off"
         )
     return LedgerCheck(audit.num_entries, audit.frontier.root.hex(), audit.problems)
 
@@ -192,11 +166,11 @@ def _text_faults(entry: LedgerEntry) -> Iterable[str]:
 
 
 def verify_export(
-    export: dict[str, Any], verifier: Verifier, *, known: LedgerHead | None = None
+    export: dict[str, Any], verifier: Verifier, *, known: Sequence[LedgerHead] = ()
 ) -> LedgerCheck:
     """Check an exported ledger without a database.
 
-    ``known`` is a head noted earlier; with it a cut at the end is found too.
+    ``known`` are heads noted earlier; with them a cut at the end is found too.
     Raises IntegrityError if it is not an export at all.
     """
     if export.get("format") != EXPORT_FORMAT:

@@ -2,47 +2,36 @@
 
 Appending happens in the caller's transaction, so that what is recorded and the record of it stand
 or fall together. An append reads one row: the signature of the last entry carries the frontier of
-the tree. Checking is in ``gatekeeper.audit``.
+the tree. Reading is in ``gatekeeper.ledger_reader``, checking in ``gatekeeper.audit``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from gatekeeper.audit import (
-    EXPORT_FORMAT,
-    Frontier,
-    LedgerCheck,
-    LedgerEntry,
-    LedgerHead,
-    SignedHead,
-    check_entries,
-    open_head,
-    verify_export,
-)
+from gatekeeper.audit import LedgerCheck, LedgerEntry, LedgerHead, SignedHead, verify_export
+from gatekeeper.ledger_reader import LedgerReader
 from gatekeeper.tables import LedgerRow
 from tacit.contracts import canonical_json, utc_now
 from tacit.database import Database
-from tacit.errors import IntegrityError
-from tacit.merkle import leaf_hash
+from tacit.merkle import Frontier, leaf_hash
 from tacit.signing import Signer
 
 __all__ = ["Ledger", "LedgerCheck", "LedgerEntry", "LedgerHead", "verify_export"]
 
 _LOCK_ID = 0x7AC17  # any number, the same for all appenders to one database
-_ROWS_AT_ONCE = 500
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The log of one database."""
 
     def __init__(
         self, db: Database, signer: Signer, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
-        self._db = db
+        super().__init__(db, signer)
         self._signer = signer
         self._clock = clock
 
@@ -83,10 +72,10 @@ class Ledger:
             }
         )
         frontier.append(leaf_hash(entry))
-        session.add(self._row(sequence, kind, subject, entry, frontier, moment))
+        session.add(self.row(sequence, kind, subject, entry, frontier, moment))
         session.flush()
 
-    def _row(
+    def row(
         self,
         sequence: int,
         kind: str,
@@ -95,6 +84,7 @@ class Ledger:
         frontier: Frontier,
         moment: datetime,
     ) -> LedgerRow:
+        """The row of an entry; ``frontier`` is that of the tree which ends with it."""
         head = SignedHead(
             sequence=sequence,
             root=frontier.root.hex(),
@@ -119,67 +109,3 @@ class Ledger:
     @staticmethod
     def _no_earlier(moment: datetime, last: SignedHead | None) -> datetime:
         return moment if last is None else max(moment, last.recorded_at)
-
-    def _head(self, session: Session) -> SignedHead | None:
-        row = session.scalar(select(LedgerRow).order_by(LedgerRow.sequence.desc()).limit(1))
-        if row is None:
-            return None
-        head = open_head(row.signature, self._signer)
-        if (head.sequence, head.root) != (row.sequence, row.root):
-            raise IntegrityError(
-                f"the last ledger entry, {row.sequence}, as it was signed",
-                got=f"a signature for entry {head.sequence}",
-                mend="`tacit audit verify` names every entry that was altered.",
-            )
-        return head
-
-    def head(self) -> LedgerHead | None:
-        """Sequence and root of the last entry, to note elsewhere; None for an empty ledger."""
-        with self._db.reader() as session:
-            head = self._head(session)
-        return None if head is None else LedgerHead(head.sequence, head.root)
-
-    def entries(self, limit: int = 100) -> list[LedgerEntry]:
-        """The last ``limit`` entries, newest first."""
-        with self._db.reader() as session:
-            rows = session.scalars(
-                select(LedgerRow).order_by(LedgerRow.sequence.desc()).limit(limit)
-            )
-            return [_entry(row) for row in rows]
-
-    def verify(self, *, known: LedgerHead | None = None) -> LedgerCheck:
-        """Check every entry; ``known`` is a head noted earlier, which shows a cut at the end."""
-        with self._db.reader() as session:
-            return check_entries(_all(session), self._signer, known=known)
-
-    def export(self) -> dict[str, Any]:
-        """The whole ledger as JSON, for ``verify_export`` on any machine."""
-        with self._db.reader() as session:
-            entries = [entry.model_dump(mode="json") for entry in _all(session)]
-        return {
-            "format": EXPORT_FORMAT,
-            "num_entries": len(entries),
-            "root": entries[-1]["root"] if entries else Frontier().root.hex(),
-            "entries": entries,
-        }
-
-
-def _all(session: Session) -> Iterator[LedgerEntry]:
-    query = (
-        select(LedgerRow).order_by(LedgerRow.sequence).execution_options(yield_per=_ROWS_AT_ONCE)
-    )
-    for row in session.scalars(query):
-        yield _entry(row)
-
-
-def _entry(row: LedgerRow) -> LedgerEntry:
-    return LedgerEntry(
-        sequence=row.sequence,
-        kind=row.kind,
-        subject=row.subject,
-        entry=row.entry,
-        leaf_hash=row.leaf_hash,
-        root=row.root,
-        signature=row.signature,
-        created_at=row.created_at,
-    )

@@ -140,6 +140,7 @@ class OnlineLoop(Stages):
         self.observer.on_state(cycle)
         while not CycleState(cycle.state).terminal and not self._stop.is_set():
             before = cycle.state
+            self.heads.follow()
             self._advance(cycle)
             cycle = self.cycles.get(cycle.cycle_id)
             if cycle.state != before:
@@ -244,6 +245,7 @@ class OnlineLoop(Stages):
         if ended is not None:
             made = ended.candidate_id and self.candidates.get(ended.candidate_id)
             self.chronicle.close(ended, made.weights if made else None)
+            self.heads.follow(now=True)
 
     def _screen(self, stream: Stream) -> None:
         Consumer(self.database, stream, self.settings).run(self._stop)

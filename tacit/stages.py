@@ -15,6 +15,7 @@ from tacit.contracts import Digest, Suite
 from tacit.cycles import CycleStore
 from tacit.database import Database
 from tacit.errors import ConflictError
+from tacit.heads import HeadKeeper, HeadStore
 from tacit.signing import Signer
 from tacit.tracking import Tracking
 from trainer.store import BatchStore, CandidateStore
@@ -44,6 +45,7 @@ class Stages:
         self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
         self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
+        self.heads = HeadKeeper(HeadStore(settings.tracking_uri), self.ledger.signed_head)
         self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
 
     def champion(self) -> Digest:

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, select, update
 
-from gatekeeper.audit import Frontier
 from gatekeeper.ledger import Ledger, LedgerHead, verify_export
 from gatekeeper.tables import LedgerRow
 from tacit.database import Database
 from tacit.errors import IntegrityError
-from tacit.merkle import leaf_hash, merkle_root
+from tacit.merkle import Frontier, leaf_hash, merkle_root
 from tacit.signing import Signer
 from tests.gatekeeper.builders import FakeClock, new_signer
 
@@ -138,14 +137,14 @@ def test_cut_at_the_end_is_found_with_a_head_noted_earlier(database: Database) -
     assert noted is not None
     with database.session() as session:
         session.execute(delete(LedgerRow).where(LedgerRow.sequence >= 9))
-    assert ledger.verify(known=noted).problems == [
+    assert ledger.verify(known=[noted]).problems == [
         "entries 9 to 10 are missing: the end was cut off"
     ]
 
 
 def test_rewritten_history_is_found_with_a_head_noted_earlier(database: Database) -> None:
     ledger = filled(database)
-    assert not ledger.verify(known=LedgerHead(5, "0" * 64)).ok
+    assert not ledger.verify(known=[LedgerHead(5, "0" * 64)]).ok
 
 
 def test_header_that_claims_more_entries_is_a_problem(database: Database) -> None:
