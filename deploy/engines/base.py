@@ -26,6 +26,14 @@ class ContextLengthError(InvalidInputError):
     """Prompt and completion together are longer than the policy can read."""
 
 
+class TopToken(NamedTuple):
+    """One of the likeliest tokens at a place of an answer."""
+
+    token_id: int
+    logprob: float
+    piece: str = ""
+
+
 class Delta(NamedTuple):
     """What one step added to an answer. ``text`` may be empty while it is held back."""
 
@@ -34,13 +42,16 @@ class Delta(NamedTuple):
     logprobs: tuple[float, ...]
     pieces: tuple[str, ...]
     """Text of each token, empty unless asked for."""
+    tops: tuple[tuple[TopToken, ...], ...] = ()
+    """The likeliest tokens at the place of each, empty unless asked for."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """One completion to sample."""
 
-    prompt: tuple[Message, ...]
+    prompt: tuple[Message, ...] | str
+    """A chat, put through the policy's template; or text, which goes on as it is."""
     sampling: SamplingParameters
     """Temperature 0 is greedy."""
     stop: tuple[str, ...] = ()
@@ -49,6 +60,8 @@ class GenerationRequest:
     """Shorten ``max_tokens`` to what the context leaves, rather than refuse."""
     with_pieces: bool = False
     """Whether the text of each single token is wanted."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens at each place are wanted."""
     on_delta: Callable[[Delta], None] | None = None
     """Called on the engine's thread after each step; must return at once."""
 
@@ -66,6 +79,7 @@ class Generation:
     prompt_tokens: int
     finish_reason: FinishReason
     weights: Digest
+    tops: tuple[tuple[TopToken, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """One answer in the making: tokens, their logprobs, and the text that may be shown so far."""
 
+import random
 from concurrent.futures import Future
-from typing import Any
 
-import torch
-
-from deploy.engines.base import Delta, FinishReason, Generation, GenerationRequest, Ticket
+from deploy.engines.base import (
+    Delta,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    Ticket,
+    TopToken,
+)
+from deploy.engines.detokenize import UNFINISHED_CHARACTER, Detokenizer
 from tacit.policies import Policy
-
-_UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class Row:
@@ -21,27 +25,39 @@ class Row:
         self.policy = policy
         self.prompt_ids = prompt_ids
         self.max_tokens = max_tokens
-        self.generator = _generator(request.sampling.seed, policy.device)
+        self.uniform = random.Random(request.sampling.seed).random
+        """Draws the row's next random number in [0, 1)."""
         self.ticket = Ticket(policy.digest, Future())
         self.done = False
+        self.last_id = -1
         self._ids: list[int] = []
         self._logprobs: list[float] = []
+        self._tops: list[tuple[TopToken, ...]] = []
+        self._eos_id: int = policy.tokenizer.eos_token_id
+        self._detokenizer = Detokenizer(policy.tokenizer)
         self._num_shown = 0
         self._num_told = 0
 
-    def push(self, token_id: int, logprob: float) -> None:
+    def push(self, token_id: int, logprob: float, top: tuple[TopToken, ...] = ()) -> None:
         """Take the next token; answers the ticket if it was the last."""
+        self.last_id = token_id
         self._ids.append(token_id)
         self._logprobs.append(logprob)
-        ended = token_id == self.policy.tokenizer.eos_token_id
-        looked_at = bool(self.request.stop or self.request.on_delta)
-        text, stopped = self._text(ended) if looked_at else ("", False)
-        full = len(self._ids) >= self.max_tokens
-        self.done = ended or stopped or full or self.ticket.abandoned.is_set()
-        if self.request.on_delta is not None:
-            self._tell(text.strip() if self.done else _presentable(text, self.request.stop))
+        self._tops.append(top)
+        request, text = self.request, ""
+        if request.stop or request.on_delta is not None:
+            text = self._detokenizer.push(token_id)
+        ended = token_id == self._eos_id
+        self.done = (
+            ended
+            or len(self._ids) >= self.max_tokens
+            or any(stop in text for stop in request.stop)
+            or self.ticket.abandoned.is_set()
+        )
         if self.done:
-            self._finish("stop" if ended or stopped else "length", ended)
+            self._finish(ended)
+        elif request.on_delta is not None:
+            self._tell(_presentable(text, request.stop))
 
     def fail(self, error: BaseException) -> None:
         """Answer the ticket with ``error`` unless it is answered already."""
@@ -49,11 +65,25 @@ class Row:
         if not self.ticket.future.done():
             self.ticket.future.set_exception(error)
 
-    def _text(self, ended: bool) -> tuple[str, bool]:
+    def _finish(self, ended: bool) -> None:
         ids = self._ids[:-1] if ended else self._ids
         text: str = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
         cuts = [at for at in (text.find(stop) for stop in self.request.stop) if at >= 0]
-        return (text[: min(cuts)], True) if cuts else (text, False)
+        text = text[: min(cuts, default=len(text))].strip()
+        reason: FinishReason = "stop" if ended or cuts else "length"
+        if self.request.on_delta is not None:
+            self._tell(text)
+        generation = Generation(
+            text=text,
+            token_ids=tuple(self._ids),
+            logprobs=tuple(self._logprobs),
+            pieces=self._pieces(self._ids),
+            tops=self._named_tops(self._tops),
+            prompt_tokens=len(self.prompt_ids),
+            finish_reason=reason,
+            weights=self.policy.digest,
+        )
+        self.ticket.future.set_result(generation)
 
     def _tell(self, shown: str) -> None:
         assert self.request.on_delta is not None
@@ -63,6 +93,7 @@ class Row:
             token_ids=tuple(self._ids[new]),
             logprobs=tuple(self._logprobs[new]),
             pieces=self._pieces(self._ids[new]),
+            tops=self._named_tops(self._tops[new]),
         )
         self._num_shown = max(self._num_shown, len(shown))
         self._num_told = len(self._ids)
@@ -73,35 +104,22 @@ class Row:
             return ()
         return tuple(self.policy.tokenizer.decode([token_id]) for token_id in ids)
 
-    def _finish(self, reason: FinishReason, ended: bool) -> None:
-        generation = Generation(
-            text=self._text(ended)[0].strip(),
-            token_ids=tuple(self._ids),
-            logprobs=tuple(self._logprobs),
-            pieces=self._pieces(self._ids),
-            prompt_tokens=len(self.prompt_ids),
-            finish_reason=reason,
-            weights=self.policy.digest,
+    def _named_tops(self, tops: list[tuple[TopToken, ...]]) -> tuple[tuple[TopToken, ...], ...]:
+        if not self.request.top_logprobs:
+            return ()
+        decode = self.policy.tokenizer.decode
+        return tuple(
+            tuple(token._replace(piece=decode([token.token_id])) for token in top) for top in tops
         )
-        self.ticket.future.set_result(generation)
 
 
 def _presentable(text: str, stop: tuple[str, ...]) -> str:
     """The part of an unfinished text that later tokens cannot take back."""
     held = max((_overlap(text, s) for s in stop), default=0)
-    return text[: len(text) - held].rstrip(_UNFINISHED_CHARACTER).strip()
+    return text[: len(text) - held].rstrip(UNFINISHED_CHARACTER).strip()
 
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that ``stop`` begins with."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _generator(seed: int | None, device: torch.device) -> Any:
-    generator = torch.Generator(device=device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed % 2**63)
-    return generator

@@ -1,68 +1,91 @@
-"""Choosing the next token of every row of a batch, each row by its own sampling parameters.
-
-Plugs into ``transformers``' ``generate``: the processor chooses, notes the choice in the row, and
-leaves ``generate`` nothing but that choice. So the forward passes, the cache and the model's own
-logits processors are exactly those of ``tacit.policies.Policy.generate``.
-"""
+"""Choosing the next token of every row of a batch at once, each by its own sampling parameters."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria
 
+from deploy.engines.base import TopToken
 from deploy.engines.row import Row
 
 
-class RowSampler(LogitsProcessor):  # type: ignore[misc]
-    """Draws a token for each row that is not done."""
+class Choice(NamedTuple):
+    """The next token of a row."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """``scores`` of shape (rows, vocabulary) in; all but the chosen token -inf out."""
-        chosen = scores.argmax(-1)
-        logprobs = scores.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
-        for index, row in enumerate(self._rows):
-            if row.request.sampling.temperature > 0 and not row.done:
-                chosen[index], logprobs[index] = _draw(scores[index], row)
-        for row, token_id, logprob in zip(
-            self._rows, chosen.tolist(), logprobs.tolist(), strict=True
-        ):
-            if not row.done:
-                row.push(token_id, logprob)
-        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)
+    token_id: int
+    logprob: float
+    """Natural-log probability under the distribution it was drawn from."""
+    top: tuple[TopToken, ...]
+    """The likeliest tokens of that distribution, as many as were asked for."""
 
 
-class RowsDone(StoppingCriteria):  # type: ignore[misc]
-    """Tells ``generate`` which rows have all they need."""
+def choose(scores: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+    """A token for each of ``rows`` from ``scores`` of shape (rows, vocabulary), in float32.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
+    Each row draws with its own random numbers, so its answer does not depend on its neighbours.
+    """
+    logprobs = scores.log_softmax(-1)
+    chosen = scores.argmax(-1)
+    drawn = [index for index, row in enumerate(rows) if row.request.sampling.temperature > 0]
+    if drawn:
+        where = torch.tensor(drawn, device=scores.device)
+        tempered = _tempered(scores[where], [rows[index] for index in drawn])
+        logprobs[where] = tempered
+        chosen[where] = _draw(tempered, [rows[index].uniform() for index in drawn])
+    taken = logprobs.gather(-1, chosen[:, None]).squeeze(-1).tolist()
+    tops = _tops(logprobs, rows)
+    return [Choice(*each) for each in zip(chosen.tolist(), taken, tops, strict=True)]
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """One bool per row."""
-        return torch.tensor([row.done for row in self._rows], device=input_ids.device)
 
+def tempered_logprobs(
+    scores: torch.Tensor, *, temperature: float | torch.Tensor, top_p: float | torch.Tensor
+) -> torch.Tensor:
+    """Logprobs of the distribution that is sampled from, of the shape of ``scores``.
 
-def _draw(scores: torch.Tensor, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-    sampling = row.request.sampling
-    logprobs = tempered_logprobs(scores, temperature=sampling.temperature, top_p=sampling.top_p)
-    token_id = torch.multinomial(logprobs.exp(), 1, generator=row.generator).squeeze(0)
-    return token_id, logprobs[token_id]
-
-
-def tempered_logprobs(scores: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
-    """Logprobs of the distribution that is sampled from, shape (vocabulary,) as ``scores``.
-
-    Scores over temperature, cut to the smallest set of tokens that holds ``top_p`` of the
-    probability (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751), and renormalized.
+    Scores (…, vocabulary) over temperature, cut to the smallest set of tokens that holds ``top_p``
+    of the probability (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751), and
+    renormalized. ``temperature`` and ``top_p`` are numbers or broadcast against ``scores``.
     """
     # Subtracting the largest first keeps a tiny temperature from overflowing.
-    tempered = ((scores - scores.max()) / temperature).log_softmax(-1)
-    if top_p >= 1:
+    largest = scores.max(-1, keepdim=True).values
+    tempered = ((scores - largest) / temperature).log_softmax(-1)
+    if bool((torch.as_tensor(top_p) >= 1).all()):
         return tempered
-    ordered, order = tempered.exp().sort(descending=True)
-    outside = ordered.cumsum(-1) - ordered >= top_p
-    return tempered.index_fill(0, order[outside], -torch.inf).log_softmax(-1)
+    ordered, order = tempered.exp().sort(-1, descending=True)
+    outside = (ordered.cumsum(-1) - ordered >= top_p) & (torch.as_tensor(top_p) < 1).to(
+        scores.device
+    )
+    cut = torch.zeros_like(outside).scatter(-1, order, outside)
+    return tempered.masked_fill(cut, -torch.inf).log_softmax(-1)
+
+
+def _tempered(scores: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    sampling = [row.request.sampling for row in rows]
+    temperature = scores.new_tensor([[s.temperature] for s in sampling])
+    top_p = (
+        1.0
+        if all(s.top_p >= 1 for s in sampling)
+        else scores.new_tensor([[s.top_p] for s in sampling])
+    )
+    return tempered_logprobs(scores, temperature=temperature, top_p=top_p)
+
+
+def _draw(logprobs: torch.Tensor, uniforms: Sequence[float]) -> torch.Tensor:
+    """The token at which the cumulative probability first exceeds each row's uniform number."""
+    cumulative = logprobs.double().exp().cumsum(-1)
+    # Just below 1, so that rounding never points behind the last token that is possible.
+    at = cumulative.new_tensor(uniforms)[:, None] * (1 - 1e-12) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, at, right=True).squeeze(-1)
+
+
+def _tops(logprobs: torch.Tensor, rows: Sequence[Row]) -> list[tuple[TopToken, ...]]:
+    most = max(row.request.top_logprobs for row in rows)
+    if most == 0:
+        return [()] * len(rows)
+    found = logprobs.topk(min(most, logprobs.shape[-1]), dim=-1)
+    return [
+        tuple(map(TopToken, ids, values))[: row.request.top_logprobs]
+        for row, ids, values in zip(
+            rows, found.indices.tolist(), found.values.tolist(), strict=True
+        )
+    ]

@@ -1,9 +1,9 @@
-"""The embedded engine: ``transformers`` on this machine, requests batched as they wait.
+"""The embedded engine: ``transformers`` on this machine, with continuous batching.
 
-One worker thread takes what is waiting for one policy, up to ``max_batch_size``, through one
-``generate``; every row keeps its own sampling parameters and is answered as soon as it is done.
-Loading happens on the caller's thread beside it, so that the old policy answers until the new one
-is warm; for that moment both are in memory.
+One worker thread steps the running batch; requests join it between two steps and leave it as soon
+as they are done. A swap begins a batch of the new policy beside that of the old, which ends when
+its last request is answered. Loading happens on the caller's thread, so that the old policy answers
+until the new one is warm; for that moment both are in memory.
 """
 
 import logging
@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from deploy.engines.base import ContextLengthError, GenerationRequest, QueueFullError, Ticket
+from deploy.engines.batch import RunningBatch
 from deploy.engines.row import Row
-from deploy.engines.sampling import RowSampler, RowsDone
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message, SamplingParameters
 from tacit.errors import UnavailableError
@@ -25,7 +24,7 @@ from tacit.policies import Policy, load_policy
 logger = logging.getLogger(__name__)
 
 _WARM_UP = GenerationRequest(
-    prompt=(Message(role="user", content="warm up"),), sampling=SamplingParameters(max_tokens=1)
+    prompt=(Message(role="user", content="warm up"),), sampling=SamplingParameters(max_tokens=2)
 )
 
 
@@ -46,6 +45,7 @@ class TransformersEngine:
         self._device = _resolve(device)
         self._serving: Policy | None = None
         self._waiting: deque[Row] = deque()
+        self._batches: list[RunningBatch] = []
         self._changed = threading.Condition()
         self._closed = False
         self._worker = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -63,9 +63,7 @@ class TransformersEngine:
     def load(self, weights: Digest) -> None:
         """Load, warm up, swap. Raises NotFoundError, IntegrityError, or what the model raises."""
         policy = load_policy(self._store, weights, device=self._device)
-        row = _bind(_WARM_UP, policy)
-        _generate([row])
-        row.ticket.future.result(timeout=0)
+        _warm_up(policy)
         with self._changed:
             self._serving = policy
         logger.info("new requests are answered by %s", weights)
@@ -87,7 +85,7 @@ class TransformersEngine:
         return [row.ticket for row in rows]
 
     def close(self) -> None:
-        """Stop after the batch in progress; what still waits fails."""
+        """Stop once the requests that run are answered; what still waits fails."""
         with self._changed:
             self._closed = True
             waiting = list(self._waiting)
@@ -109,34 +107,53 @@ class TransformersEngine:
             )
 
     def _run(self) -> None:
-        while self._step():
-            pass
+        while self._wait_for_work():
+            self._advance_all()
 
-    def _step(self) -> bool:
-        # A function of its own: while it waits, nothing here may keep an old policy alive.
-        rows = self._take()
-        if rows is None:
-            return False
-        rows = [row for row in rows if row.ticket.future.set_running_or_notify_cancel()]
-        if rows:
-            _answer(rows)
-        return True
-
-    def _take(self) -> list[Row] | None:
-        """The rows of the next batch, first come first served; None when closed."""
+    def _wait_for_work(self) -> bool:
+        """Whether there is anything to do; there is a batch for every row that waits then."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._batches or self._closed)
+            policies = {id(row.policy): row.policy for row in self._waiting}
+        open_for = {id(batch.policy) for batch in self._batches}
+        self._batches += [
+            RunningBatch(policy, max_size=self._max_batch_size)
+            for key, policy in policies.items()
+            if key not in open_for
+        ]
+        return bool(self._batches)
+
+    def _advance_all(self) -> None:
+        # A function of its own: while the worker waits, no name may keep an old policy alive.
+        for batch in self._batches:
+            self._advance(batch)
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _advance(self, batch: RunningBatch) -> None:
+        try:
+            if batch.rows:
+                batch.step()
+            joining = self._take(batch)
+            if joining:
+                batch.admit(joining)
+        except Exception as error:  # whatever a model raises, the requests must hear of it
+            logger.exception("a batch of %s requests failed", len(batch.rows))
+            batch.fail(error)
+
+    def _take(self, batch: RunningBatch) -> list[Row]:
+        """The rows that join ``batch`` now, first come first served."""
+        with self._changed:
             if not self._waiting:
-                return None
-            policy = self._waiting[0].policy
-            same = [row for row in self._waiting if row.policy is policy][: self._max_batch_size]
-            taken = {id(row) for row in same}
-            self._waiting = deque(row for row in self._waiting if id(row) not in taken)
-            return same
+                return []
+            same = [row for row in self._waiting if row.policy is batch.policy]
+            taken = batch.take_from(same)
+            keys = {id(row) for row in taken}
+            self._waiting = deque(row for row in self._waiting if id(row) not in keys)
+        return [row for row in taken if row.ticket.future.set_running_or_notify_cancel()]
 
 
 def _bind(request: GenerationRequest, policy: Policy) -> Row:
-    prompt_ids = policy.prompt_ids(request.prompt)
+    prompt_ids = _prompt_ids(request, policy)
     max_tokens = request.sampling.max_tokens
     context = getattr(policy.model.config, "max_position_embeddings", None)
     if context is not None and len(prompt_ids) + max_tokens > context:
@@ -150,33 +167,21 @@ def _bind(request: GenerationRequest, policy: Policy) -> Row:
     return Row(request, policy, prompt_ids=prompt_ids, max_tokens=max_tokens)
 
 
-def _answer(rows: list[Row]) -> None:
-    try:
-        _generate(rows)
-    except Exception as error:  # whatever a model raises, the requests must hear of it
-        logger.exception("a batch of %s requests failed", len(rows))
-        for row in rows:
-            row.fail(error)
+def _prompt_ids(request: GenerationRequest, policy: Policy) -> list[int]:
+    if not isinstance(request.prompt, str):
+        return policy.prompt_ids(request.prompt)
+    ids: list[int] = policy.tokenizer(request.prompt)["input_ids"]
+    # A model needs something to go on from.
+    return ids or [policy.tokenizer.eos_token_id]
 
 
-@torch.inference_mode()
-def _generate(rows: list[Row]) -> None:
-    policy = rows[0].policy
-    tokenizer, width = policy.tokenizer, max(len(row.prompt_ids) for row in rows)
-    padding = [width - len(row.prompt_ids) for row in rows]
-    ids = [[tokenizer.pad_token_id] * n + r.prompt_ids for n, r in zip(padding, rows, strict=True)]
-    mask = [[0] * n + [1] * (width - n) for n in padding]
-    policy.model.generate(
-        input_ids=torch.tensor(ids, device=policy.device),
-        attention_mask=torch.tensor(mask, device=policy.device),
-        max_new_tokens=max(row.max_tokens for row in rows),
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        logits_processor=LogitsProcessorList([RowSampler(rows)]),
-        stopping_criteria=StoppingCriteriaList([RowsDone(rows)]),
-    )
+def _warm_up(policy: Policy) -> None:
+    batch = RunningBatch(policy, max_size=1)
+    row = _bind(_WARM_UP, policy)
+    batch.admit([row])
+    while batch.rows:
+        batch.step()
+    row.ticket.future.result(timeout=0)
 
 
 def _resolve(device: str) -> str:
