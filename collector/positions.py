@@ -6,7 +6,8 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from collector.streams import StreamRecord
-from collector.tables import StreamPositionRow, insert_missing
+from collector.tables import StreamPositionRow
+from tacit.database import insert_missing
 
 _LOCK_ID = 0x7461636974
 """Any number of Tacit's own: PostgreSQL's advisory locks are named by number."""

@@ -1,26 +1,17 @@
 """Tables of the collector: receipts, events, clusters, interactions, positions, dead letters."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Index,
     LargeBinary,
     String,
     Text,
-    any_,
-    cast,
-    func,
     literal_column,
-    select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from tacit.database import Base
 
@@ -198,20 +189,3 @@ class ScreeningCounterRow(Base):
     reason: Mapped[str] = mapped_column(String(64), primary_key=True)
     """Machine-readable; empty where the status needs none."""
     num_events: Mapped[int] = mapped_column(BigInteger)
-
-
-def among(
-    session: Session, column: InstrumentedAttribute[Any], values: Collection[str | int]
-) -> ColumnElement[bool]:
-    """``column IN values`` as one parameter: cheap however many there are, and never too many."""
-    if session.get_bind().dialect.name == "postgresql":
-        return column == any_(cast(list(values), postgresql.ARRAY(column.type)))
-    each = func.json_each(json.dumps(list(values))).table_valued("value")
-    return column.in_(select(each.c.value))
-
-
-def insert_missing(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert ``rows``, leaving out those whose primary key is there already."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    session.execute(insert(table).on_conflict_do_nothing(), rows)

@@ -1,85 +1,77 @@
-"""Answers of policies to prompts: generated in batches, cached for suites, one policy in memory.
+"""Answers of policies to suites: generated in batches, cached, one policy in memory.
 
-A checkpoint is named by its digest and answers greedily, so what it answered to a suite never
-changes and is kept in the database. Checkers are not part of that: they run on each evaluation.
+Input: the digest of a policy and a suite, or the items of it that are wanted now. Output: an Answer
+an item. Checkers are not part of that: they run on each evaluation.
 """
 
 import gc
-import json
-import logging
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 
-from evaluator.tables import EvaluationCacheRow
-from tacit.contracts import Digest, Message, Suite, utc_now
+from evaluator.answer_cache import AnswerCache
+from evaluator.questions import Answer, Generator, Prompt, Question, chosen, question_of
+from tacit.contracts import Digest, Suite, SuiteItem
 from tacit.database import Database
 from tacit.errors import EvaluationError
 
-logger = logging.getLogger(__name__)
+__all__ = ["Answer", "AnswerBook", "Generator", "OnBatch", "Prompt"]
 
-Prompt = Sequence[Message]
-
-
-class Generated(Protocol):
-    """What the evaluator needs of a completion."""
-
-    @property
-    def text(self) -> str:
-        """The completion, stripped."""
-
-    @property
-    def finish_reason(self) -> str:
-        """``stop`` or ``length``."""
-
-
-class Generator(Protocol):
-    """What the evaluator needs of a policy; ``tacit.policies.Policy`` has it."""
-
-    def generate(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int
-    ) -> Sequence[Generated]:
-        """Greedy completions, in the order of ``prompts``."""
-
-
-class Answer(NamedTuple):
-    """A completion as it is cached and scored."""
-
-    text: str
-    finish_reason: str
-
-    @property
-    def is_malformed(self) -> bool:
-        """Empty, or cut off by the length limit."""
-        return not self.text.strip() or self.finish_reason == "length"
+OnBatch = Callable[[int], None]
+"""Gets the number of items just done, in the thread that asked."""
 
 
 class AnswerBook:
     """Asks policies, one in memory at a time, and remembers what they answered to suites."""
 
     def __init__(
-        self, db: Database, open_policy: Callable[[Digest], Generator], *, batch_size: int
+        self,
+        db: Database,
+        open_policy: Callable[[Digest], Generator],
+        *,
+        batch_size: int,
+        num_at_once: int = 1,
     ) -> None:
-        self._db = db
+        """``num_at_once``: batches that a policy is asked at the same time, from as many threads;
+        more than one only of policies that bear it."""
+        self._cache = AnswerCache(db)
         self._open_policy = open_policy
         self._batch_size = batch_size
+        self._num_at_once = num_at_once
         self._held: tuple[Digest, Generator] | None = None
 
-    def answer_suite(
-        self, weights: Digest, suite: Suite, *, on_batch: Callable[[int], None]
-    ) -> list[Answer]:
-        """Answers to the items of ``suite`` in order, from the cache if they are there.
+    def answer_suite(self, weights: Digest, suite: Suite, *, on_batch: OnBatch) -> list[Answer]:
+        """Answers to all items of ``suite``, in order; see :meth:`answer_items`."""
+        return self.answer_items(weights, suite, range(len(suite.items)), on_batch=on_batch)
 
-        ``on_batch`` gets the number of items just done. Raises what loading and generating raise.
+    def answer_items(
+        self, weights: Digest, suite: Suite, indices: Sequence[int], *, on_batch: OnBatch
+    ) -> list[Answer]:
+        """Answers to the items of ``suite`` at ``indices``, in that order; cached ones first.
+
+        What was answered is kept batch by batch, so that after a crash only the rest is asked.
+        Raises what loading and generating raise, and UnavailableError.
         """
-        cached = self._cached(weights, suite)
-        if cached is not None:
-            on_batch(len(cached))
-            return cached
-        prompts = [item.prompt for item in suite.items]
-        limit = suite.max_new_tokens
-        answers = self.ask(weights, prompts, max_new_tokens=limit, on_batch=on_batch)
-        self._remember(weights, suite, answers)
-        return answers
+        items = [suite.items[index] for index in indices]
+        questions = [question_of(suite, item) for item in items]
+        digests = [question.digest() for question in questions]
+        wanted = Counter(digests)
+        known = self._cache.find(weights, wanted.keys())
+        if known:
+            on_batch(sum(wanted[digest] for digest in known))
+        pairs = zip(digests, questions, strict=True)
+        missing = {digest: question for digest, question in pairs if digest not in known}
+        asked = list(missing)
+        for places, answers in self._ask(weights, list(missing.values())):
+            batch = {asked[place]: answer for place, answer in zip(places, answers, strict=True)}
+            self._cache.add(weights, batch)
+            known.update(batch)
+            on_batch(sum(wanted[digest] for digest in batch))
+        return [
+            _settled(suite, item, known[digest])
+            for item, digest in zip(items, digests, strict=True)
+        ]
 
     def ask(
         self,
@@ -87,31 +79,15 @@ class AnswerBook:
         prompts: Sequence[Prompt],
         *,
         max_new_tokens: int,
-        on_batch: Callable[[int], None],
+        on_batch: OnBatch,
     ) -> list[Answer]:
         """Answers to ``prompts`` in order, never cached."""
-        policy = self._policy(weights)
-        # Prompts of like length share a batch, so that little is spent on padding.
-        order = sorted(range(len(prompts)), key=lambda i: sum(len(m.content) for m in prompts[i]))
-        answers: dict[int, Answer] = {}
-        for start in range(0, len(order), self._batch_size):
-            indices = order[start : start + self._batch_size]
-            batch = [prompts[i] for i in indices]
-            answers.update(
-                zip(indices, self._ask_batch(policy, batch, max_new_tokens), strict=True)
-            )
-            on_batch(len(indices))
-        return [answers[i] for i in range(len(prompts))]
-
-    def _ask_batch(
-        self, policy: Generator, batch: list[Prompt], max_new_tokens: int
-    ) -> list[Answer]:
-        generated = policy.generate(
-            batch, max_new_tokens=max_new_tokens, batch_size=self._batch_size
-        )
-        if len(generated) != len(batch):
-            raise EvaluationError(f"{len(batch)} completions", got=str(len(generated)))
-        return [Answer(g.text, g.finish_reason) for g in generated]
+        found: dict[int, Answer] = {}
+        questions = [Question(prompt, (), max_new_tokens) for prompt in prompts]
+        for places, answers in self._ask(weights, questions):
+            found.update(zip(places, answers, strict=True))
+            on_batch(len(places))
+        return [found[place] for place in range(len(prompts))]
 
     def close(self) -> None:
         """Let go of the policy in memory."""
@@ -119,33 +95,61 @@ class AnswerBook:
             self._held = None
             gc.collect()  # the parts of a model refer to each other
 
+    def _ask(
+        self, weights: Digest, questions: Sequence[Question]
+    ) -> Iterator[tuple[list[int], list[Answer]]]:
+        """Places in ``questions`` and the answers to them, batch by batch as they are done."""
+        if not questions:
+            return
+        batches = list(self._batches(questions))
+        ask = partial(_ask_batch, self._policy(weights))
+        if self._num_at_once == 1 or len(batches) == 1:
+            for places in batches:
+                yield places, ask([questions[place] for place in places])
+            return
+        with ThreadPoolExecutor(self._num_at_once) as threads:
+            running = {
+                threads.submit(ask, [questions[place] for place in places]): places
+                for places in batches
+            }
+            try:
+                for done in as_completed(running):
+                    yield running[done], done.result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
+        """Places of prompts of like length, so that little is spent on padding."""
+        lengths = [sum(len(message.content) for message in q.prompt) for q in questions]
+        order = sorted(range(len(questions)), key=lengths.__getitem__)
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
+
     def _policy(self, weights: Digest) -> Generator:
         if self._held is None or self._held[0] != weights:
             self.close()
             self._held = (weights, self._open_policy(weights))
         return self._held[1]
 
-    def _cached(self, weights: Digest, suite: Suite) -> list[Answer] | None:
-        with self._db.reader() as session:
-            row = session.get(EvaluationCacheRow, (weights, suite.digest()))
-        if row is None:
-            return None
-        try:
-            answers = [
-                Answer(entry["text"], entry["finish_reason"])
-                for entry in json.loads(row.completions)
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            logger.warning("cached answers to suite %s are unreadable: %s", suite.name, error)
-            return None
-        return answers if len(answers) == len(suite.items) else None
 
-    def _remember(self, weights: Digest, suite: Suite, answers: Sequence[Answer]) -> None:
-        row = EvaluationCacheRow(
-            policy_digest=weights,
-            suite_digest=suite.digest(),
-            completions=json.dumps([answer._asdict() for answer in answers], ensure_ascii=False),
-            created_at=utc_now(),
+def _ask_batch(policy: Generator, batch: Sequence[Question]) -> list[Answer]:
+    prompts = [question.prompt for question in batch]
+    if batch[0].choices:
+        choices = [question.choices for question in batch]
+        scores = policy.choose(prompts, choices, batch_size=len(batch))
+        answers = [Answer("", "stop", found) for found in scores]
+    else:
+        generated = policy.generate(
+            prompts, max_new_tokens=batch[0].max_new_tokens, batch_size=len(batch)
         )
-        with self._db.session() as session:
-            session.merge(row)
+        answers = [Answer(g.text, g.finish_reason) for g in generated]
+    if len(answers) != len(batch):
+        raise EvaluationError(f"{len(batch)} answers", got=str(len(answers)))
+    return answers
+
+
+def _settled(suite: Suite, item: SuiteItem, answer: Answer) -> Answer:
+    """``answer`` with the text of the choice it comes down to."""
+    if answer.choices is None:
+        return answer
+    return answer._replace(text=chosen(item.choices, answer.choices, suite.checker.options))

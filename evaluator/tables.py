@@ -1,4 +1,4 @@
-"""Tables of the evaluator: reports, and cached answers of champion and anchor."""
+"""Tables of the evaluator: reports, and cached answers of policies."""
 
 from datetime import datetime
 
@@ -21,11 +21,12 @@ class ReportRow(Base):
 
 
 class EvaluationCacheRow(Base):
-    """What a policy answered to a suite; a policy digest never changes its answers."""
+    """What a policy answered to a question; a policy digest never changes its answers."""
 
     __tablename__ = "evaluation_cache"
     policy_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
-    suite_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
-    completions: Mapped[str] = mapped_column(Text)
-    """JSON array of completions in the order of the suite's items."""
+    question_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+    """Of prompt, choices and decoding configuration."""
+    answer: Mapped[str] = mapped_column(Text)
+    """Answer, JSON."""
     created_at: Mapped[datetime]

@@ -5,6 +5,7 @@ Shared by trainer, evaluator and deploy so that all three see the same tokens fo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,23 +15,24 @@ from transformers.utils.logging import disable_progress_bar
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message
+from tacit.inference.engine import Inference
+from tacit.inference.greedy import Tokens
+from tacit.inference.outputs import ChoiceScores, Completion
+
+__all__ = [
+    "ChoiceScores",
+    "Completion",
+    "Policy",
+    "completion_ids",
+    "load_model",
+    "load_policy",
+    "load_tokenizer",
+    "prompt_ids",
+    "text_ids",
+]
 
 # Bars of the library would tear those of whoever loads a policy.
 disable_progress_bar()
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the policy generated for one prompt."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    """Without the end-of-sequence token's text, but with its id if it was generated."""
-    logprobs: tuple[float, ...]
-    """Natural-log probability of each of ``token_ids`` under the sampling distribution."""
-    prompt_tokens: int
-    finish_reason: str
-    """``stop`` or ``length``."""
 
 
 @dataclass
@@ -51,56 +53,59 @@ class Policy:
         """Token ids of a prompt, chat template and generation prompt included."""
         return prompt_ids(self.tokenizer, prompt)
 
-    @torch.inference_mode()
+    @cached_property
+    def inference(self) -> Inference:
+        """Generation and scoring over token ids."""
+        tokenizer = self.tokenizer
+        return Inference(
+            self.model, pad_id=tokenizer.pad_token_id, eos_ids=(tokenizer.eos_token_id,)
+        )
+
     def generate(
         self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int = 64
     ) -> list[Completion]:
         """Greedy completions, in the order of ``prompts``; batches are bucketed by length."""
         encoded = [self.prompt_ids(prompt) for prompt in prompts]
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        results: dict[int, Completion] = {}
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = [encoded[i] for i in indices]
-            results.update(zip(indices, self._generate_batch(batch, max_new_tokens), strict=True))
-        return [results[i] for i in range(len(encoded))]
-
-    def _generate_batch(self, batch: list[list[int]], max_new_tokens: int) -> list[Completion]:
-        pad_id, eos_id = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        width = max(len(ids) for ids in batch)
-        padded = [[pad_id] * (width - len(ids)) + ids for ids in batch]
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in batch]
-        output = self.model.generate(
-            input_ids=torch.tensor(padded, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=pad_id,
-            eos_token_id=eos_id,
-            output_logits=True,
-            return_dict_in_generate=True,
+        generated = self.inference.generate(
+            encoded, max_new_tokens=max_new_tokens, batch_size=batch_size
         )
-        new_ids = output.sequences[:, width:]
-        logits = torch.stack(output.logits, dim=1).float()
-        logprobs = logits.log_softmax(-1).gather(-1, new_ids.unsqueeze(-1)).squeeze(-1)
         return [
-            self._completion(ids, row, len(prompt), eos_id)
-            for ids, row, prompt in zip(new_ids.tolist(), logprobs.tolist(), batch, strict=True)
+            self._completion(tokens, len(ids))
+            for tokens, ids in zip(generated, encoded, strict=True)
         ]
 
-    def _completion(
-        self, ids: list[int], logprobs: list[float], prompt_tokens: int, eos_id: int
-    ) -> Completion:
-        stopped = eos_id in ids
-        length = ids.index(eos_id) + 1 if stopped else len(ids)
-        text = self.tokenizer.decode(ids[: length - stopped], skip_special_tokens=True)
+    def choose(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        choices: Sequence[Sequence[str]],
+        *,
+        batch_size: int = 64,
+    ) -> list[ChoiceScores]:
+        """How probable each of a prompt's choices is as its answer, in the order of ``prompts``.
+
+        The end of the answer is not part of it. Raises ValueError for an empty choice.
+        """
+        encoded = [self.prompt_ids(prompt) for prompt in prompts]
+        ids = {c: text_ids(self.tokenizer, c) for c in {c for offered in choices for c in offered}}
+        continuations = [[ids[choice] for choice in offered] for offered in choices]
+        scored = self.inference.score(encoded, continuations, batch_size=batch_size)
+        return [
+            ChoiceScores(
+                logprobs=tuple(found.logprob for found in row),
+                num_tokens=tuple(len(ids[choice]) for choice in offered),
+                num_chars=tuple(len(choice) for choice in offered),
+            )
+            for row, offered in zip(scored, choices, strict=True)
+        ]
+
+    def _completion(self, tokens: Tokens, prompt_tokens: int) -> Completion:
+        ids = tokens.ids[:-1] if tokens.ended else tokens.ids
         return Completion(
-            text=text.strip(),
-            token_ids=tuple(ids[:length]),
-            logprobs=tuple(logprobs[:length]),
+            text=self.tokenizer.decode(ids, skip_special_tokens=True).strip(),
+            token_ids=tuple(tokens.ids),
+            logprobs=tuple(tokens.logprobs),
             prompt_tokens=prompt_tokens,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if tokens.ended else "length",
         )
 
 
@@ -110,6 +115,11 @@ def prompt_ids(tokenizer: Any, prompt: Sequence[Message]) -> list[int]:
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of ``text`` and nothing else."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def completion_ids(tokenizer: Any, completion: str) -> list[int]:

@@ -11,8 +11,9 @@ from collector.reasons import Reason
 from collector.screening.arrival import Arrival, arrive
 from collector.screening.join import Joined
 from collector.screening.rules import Judgement
-from collector.tables import IS_HELD, EventRow, among
+from collector.tables import IS_HELD, EventRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
+from tacit.database import among
 
 Row = dict[str, Any]
 """Values by column."""

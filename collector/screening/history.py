@@ -14,8 +14,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from collector.screening.arrival import Arrival
 from collector.screening.pending import pending
 from collector.store import TRAINABLE_KINDS
-from collector.tables import EventRow, among
+from collector.tables import EventRow
 from tacit.contracts import EventStatus
+from tacit.database import among
 
 _LET_THROUGH = (EventStatus.ACCEPTED, EventStatus.HOLDOUT)
 

@@ -11,9 +11,10 @@ from collector.parse import parse_interaction
 from collector.reasons import Reason
 from collector.redaction.redact import redact_interaction
 from collector.streams import StreamRecord
-from collector.tables import InteractionRow, among
+from collector.tables import InteractionRow
 from collector.triage.dead_letters import bury
 from tacit.contracts import Interaction
+from tacit.database import among
 from tacit.errors import InvalidInputError
 
 

@@ -15,8 +15,9 @@ from collector.reasons import Reason
 from collector.screening.arrival import Arrival, arrive
 from collector.screening.near_duplicates import ClusterIndex
 from collector.screening.rules import Judgement
-from collector.tables import InteractionRow, among
+from collector.tables import InteractionRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Interaction
+from tacit.database import among
 
 HELD = Judgement(EventStatus.HELD, Reason.AWAITING_INTERACTION, "its interaction has not come yet")
 FOREIGN = Judgement(

@@ -18,7 +18,8 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from collector.screening.clusters import cluster_of_normalized
-from collector.tables import ClusterBandRow, ClusterRow, among
+from collector.tables import ClusterBandRow, ClusterRow
+from tacit.database import among
 
 MIN_WORDS = 4
 """Shorter prompts are clusters of their own: one letter may be all that tells them apart."""

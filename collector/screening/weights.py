@@ -15,8 +15,9 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from collector.tables import EventRow, among
+from collector.tables import EventRow
 from tacit.contracts import EventStatus
+from tacit.database import among
 
 CYCLE_SHARE = 0.95
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from evaluator.answers import Answer, Generator, Prompt
 from evaluator.triggers import user_text
 from tacit.contracts import Correction, Digest, ScreenedEvent, Suite, SuiteItem, SuiteKind
+from tacit.inference.outputs import ChoiceScores
 from tests import builders
 
 TOPICS = {
@@ -30,6 +31,20 @@ class RulePolicy:
         """One answer a prompt."""
         self.num_asked += len(prompts)
         return [Answer(self.answer(user_text(prompt)), "stop") for prompt in prompts]
+
+    def choose(
+        self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]], *, batch_size: int
+    ) -> list[ChoiceScores]:
+        """The choice that is the answer is likely, a token a word."""
+        self.num_asked += len(prompts)
+        return [
+            ChoiceScores(
+                tuple(-1.0 if c == self.answer(user_text(prompt)) else -9.0 for c in offered),
+                tuple(len(c.split()) for c in offered),
+                tuple(len(c) for c in offered),
+            )
+            for prompt, offered in zip(prompts, choices, strict=True)
+        ]
 
     def answer(self, text: str) -> str:
         """The answer of the first rule that applies, else ``other``."""

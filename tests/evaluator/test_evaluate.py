@@ -183,7 +183,7 @@ def test_unreadable_cache_rows_are_generated_again(
     known = policies()
     evaluate(sqlite_database, store, known)
     with sqlite_database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE evaluation_cache SET completions = '[1]'")
+        connection.exec_driver_sql("UPDATE evaluation_cache SET answer = '[1]'")
     assert evaluate(sqlite_database, store, known).errors == ()
     assert known[CHAMPION].num_asked == 120
 

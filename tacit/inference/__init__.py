@@ -1,0 +1,1 @@
+"""Fast greedy generation and scoring of choices with a ``transformers`` model."""
