@@ -74,11 +74,13 @@ def create_router(
         caller.require(Scope.READ)
         dossier = open_dossier(gatekeeper, candidates, candidate_id)
         caller.require_target(policy=dossier.case.policy)
-        return _full(dossier, mlflow_url=candidates.mlflow_url(candidate_id))
+        given = gatekeeper.approvals(dossier.case)
+        full = _full(dossier, mlflow_url=candidates.mlflow_url(candidate_id))
+        return {**full, "approvals": [_json(approval) for approval in given]}
 
     @router.post("/candidates/{candidate_id}/approve")
     def approve(candidate_id: str, body: DecisionRequest, caller: Caller) -> dict[str, Any]:
-        """Let a candidate through to serving."""
+        """Let a candidate through to serving; ``missing`` says who else must approve."""
         require_reviewer(candidate_id, caller)
         # A report swapped after the verdict shows here, before anything is signed.
         open_dossier(gatekeeper, candidates, candidate_id)
@@ -102,9 +104,12 @@ def create_router(
             outcome,
             by=caller.name,
             reason=body.reason,
+            is_admin=Scope.ADMIN in caller.scopes,
             verdict_digest=body.verdict_digest,
         )
-        return _decision(signed)
+        case, _ = gatekeeper.case(candidate_id)
+        missing = None if signed else gatekeeper.missing(case)
+        return {**_decision(signed), "missing": missing}
 
     router.include_router(create_ledger_router(ledger, keys))
     return router
@@ -142,7 +147,9 @@ def _json(contract: Any) -> dict[str, Any]:
     return dumped
 
 
-def _decision(signed: SignedDecision) -> dict[str, Any]:
+def _decision(signed: SignedDecision | None) -> dict[str, Any]:
+    if signed is None:
+        return {"decision_id": None, "decision": None, "envelope": None}
     return {
         "decision_id": signed.decision.decision_id,
         "decision": _json(signed.decision),

@@ -5,9 +5,10 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from gatekeeper.approvals import find_approvals
 from gatekeeper.cases import Case, CaseState, SignedDecision, cases_of, find_case, find_decision
 from gatekeeper.ledger import Ledger
-from tacit.contracts import GateVerdict
+from tacit.contracts import Approval, GateVerdict
 from tacit.database import Database
 from tacit.signing import Signer
 
@@ -44,6 +45,11 @@ class CaseBook:
         with self._db.reader() as session:
             case = find_case(session, candidate_id, self._signer)
             return case, find_decision(session, case.verdict.candidate_digest, self._signer)
+
+    def approvals(self, case: Case) -> list[Approval]:
+        """Who approved ``case`` so far, oldest first. Raises IntegrityError."""
+        with self._db.reader() as session:
+            return find_approvals(session, case, self._signer)
 
     def state(self, case: Case, decided: SignedDecision | None) -> CaseState:
         """Where ``case`` stands at this moment."""

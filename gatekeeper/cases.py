@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from gatekeeper.tables import DecisionRow, VerdictRow
 from tacit.contracts import (
     Decision,
-    DecisionOutcome,
     Digest,
     GateVerdict,
     Part,
@@ -27,7 +26,7 @@ from tacit.errors import IntegrityError, NotFoundError
 from tacit.signing import Signer, Verifier
 
 GATE = "gate"
-"""``decided_by`` of what the gate decides itself: failed and expired candidates."""
+"""``decided_by`` of what the gate decides itself."""
 
 
 _CANDIDATE_ID = re.compile(r"c-[0-9a-f]{12}")
@@ -40,6 +39,7 @@ class CaseState(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"
+    SUPERSEDED = "superseded"
 
 
 class Case(Part):
@@ -57,11 +57,7 @@ class Case(Part):
         """Its state at ``now``, given the decision on it if there is one."""
         if decision is None:
             return CaseState.EXPIRED if now >= self.expires_at else CaseState.PENDING
-        if decision.outcome is DecisionOutcome.APPROVED:
-            return CaseState.APPROVED
-        # Past its expiry only the gate still decides, and only this.
-        late = decision.decided_by == GATE and decision.decided_at >= self.expires_at
-        return CaseState.EXPIRED if late else CaseState.REJECTED
+        return CaseState(decision.outcome)
 
 
 class SignedDecision(NamedTuple):

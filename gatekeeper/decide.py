@@ -1,80 +1,55 @@
-"""Decisions: one per candidate, by a person or by the gate itself, signed and in the ledger.
+"""Decisions: one per candidate, by people or by the gate itself, signed and in the ledger.
 
-    submit() opens a candidate with its verdict; decide() closes it. Approving is refused unless the
-    verdict allows it, the candidate has not expired and the gate policy is still the one it was
-    judged under. Rejecting is always possible. What is approved is bound by digest to candidate,
-    weights, batch, report and verdict; ``deploy.verify`` checks the signature at every load.
+    submit() opens a candidate with its verdict → pending
+    decide() takes a person's yes or no         → approved | rejected
+    gatekeeper.closing ends what nobody decides → approved | rejected | expired | superseded
+
+Approving is refused unless the verdict allows it, the candidate has not expired and the gate policy
+is still the one it was judged under; how many people it takes is in ``gatekeeper.approvals``.
+Rejecting takes one person and is always possible. What is approved is bound by digest to candidate,
+weights, batch, report, verdict and gate policy; ``deploy.verify`` checks the signature at every
+load.
 
 Every write takes the ledger's lock first, so that of two people deciding at once one decides and
 the other is told who did. Time never runs backwards here: the last ledger entry is a lower bound.
 """
 
-import logging
-from collections.abc import Callable
-from datetime import datetime, timedelta
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gatekeeper.casebook import CaseBook
-from gatekeeper.cases import (
-    GATE,
-    Case,
-    CaseState,
-    SignedDecision,
-    case_row,
-    decision_subject,
-    find_case,
-    find_decision,
+from gatekeeper.approvals import (
+    Reviewer,
+    find_approvals,
+    keep_approval,
+    people_missing,
+    require_may_approve,
 )
-from gatekeeper.ledger import Ledger
-from gatekeeper.refusals import (
-    failed_rows,
-    require_about,
-    require_approvable,
-    require_open,
-    require_text,
-)
+from gatekeeper.cases import Case, CaseState, SignedDecision, case_row, find_case
+from gatekeeper.closing import Closing
+from gatekeeper.policy import GatePolicy
+from gatekeeper.refusals import require_about, require_text
 from gatekeeper.tables import DecisionRow, VerdictRow
-from tacit.config import GatekeeperSettings
 from tacit.contracts import (
+    Approval,
     Decision,
     DecisionOutcome,
     Digest,
     GateVerdict,
     PolicyCandidate,
-    VerdictOutcome,
-    utc_now,
 )
-from tacit.database import Database
-from tacit.errors import ConflictError
-from tacit.signing import Signer
+from tacit.errors import ConflictError, InvalidInputError
 
 __all__ = ["Case", "CaseState", "Gatekeeper", "SignedDecision"]
 
-logger = logging.getLogger(__name__)
 
-
-class Gatekeeper(CaseBook):
+class Gatekeeper(Closing):
     """Opens candidates for a decision and takes it."""
-
-    def __init__(
-        self,
-        db: Database,
-        signer: Signer,
-        ledger: Ledger,
-        settings: GatekeeperSettings,
-        *,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        super().__init__(db, signer, ledger, clock=clock)
-        self._settings = settings
 
     def submit(self, session: Session, candidate: PolicyCandidate, verdict: GateVerdict) -> None:
         """Open ``candidate`` for a decision; submitting the same verdict again changes nothing.
 
         Raises InvalidInputError if the verdict is about something else, ConflictError if the
-        candidate has another verdict already.
+        candidate has another verdict already, ConfigError if the gate policy cannot be read.
         """
         require_about(verdict, candidate)
         self._ledger.lock(session)
@@ -86,6 +61,7 @@ class Gatekeeper(CaseBook):
                 "a candidate without a verdict",
                 got=f"{candidate.candidate_id}, judged {known.verdict.outcome}",
             )
+        policy = self._policies.in_force(session)
         now = self._now(session)
         case = Case(
             candidate_id=candidate.candidate_id,
@@ -93,7 +69,7 @@ class Gatekeeper(CaseBook):
             weights=candidate.weights,
             verdict=verdict,
             created_at=now,
-            expires_at=now + self._ttl,
+            expires_at=now + self._validity(policy),
         )
         session.add(case_row(case, candidate, self._signer))
         body = {"verdict": verdict.model_dump(mode="json"), "verdict_digest": verdict.digest()}
@@ -106,69 +82,88 @@ class Gatekeeper(CaseBook):
         *,
         by: str,
         reason: str,
+        is_admin: bool = False,
         verdict_digest: Digest | None = None,
-    ) -> SignedDecision:
-        """Approve or reject a pending candidate.
+    ) -> SignedDecision | None:
+        """Approve or reject a pending candidate; None if more people must approve it.
 
         ``verdict_digest`` is what the reviewer saw; given, it must be the verdict that stands.
         Raises NotFoundError; InvalidInputError without a reason or a name; ConflictError if it is
-        decided already, has expired, or (approving) the gate policy has changed; NotAllowedError
-        on approving a ``fail``; ConfigError if the gate policy cannot be read.
+        decided already, has expired, or (approving) the gate policy has changed or this person has
+        approved; NotAllowedError on approving a ``fail`` that may not be overridden; ConfigError if
+        the gate policy cannot be read.
         """
-        require_text(by=by, reason=reason)
         with self._db.session() as session:
-            self._ledger.lock(session)
-            case = find_case(session, candidate_id, self._signer)
-            now = self._now(session)
-            self._require_open(session, case, now)
-            if verdict_digest not in {None, case.verdict.digest()}:
-                raise ConflictError("the verdict that stands", got=f"another, {verdict_digest}")
-            if outcome is DecisionOutcome.APPROVED:
-                require_approvable(case, policy_path=self._settings.gate_policy_path)
-            return self._record(session, case, outcome, by=by, reason=reason.strip(), now=now)
+            return self.decide_in(
+                session,
+                candidate_id,
+                outcome,
+                reviewer=Reviewer(by, is_admin),
+                reason=reason,
+                verdict_digest=verdict_digest,
+            )
 
-    def reject_failed(self, session: Session, candidate_id: str) -> SignedDecision:
-        """The gate turns a failing candidate away. Raises ConflictError unless it failed."""
+    def decide_in(
+        self,
+        session: Session,
+        candidate_id: str,
+        outcome: DecisionOutcome,
+        *,
+        reviewer: Reviewer,
+        reason: str,
+        verdict_digest: Digest | None = None,
+    ) -> SignedDecision | None:
+        """As :meth:`decide`, in the caller's transaction."""
+        require_text(by=reviewer.name, reason=reason)
         self._ledger.lock(session)
-        case = find_case(session, candidate_id, self._signer)
-        now = self._now(session)
-        self._require_open(session, case, now)
-        if case.verdict.outcome is not VerdictOutcome.FAIL:
-            raise ConflictError("a candidate that failed the gate", got=str(case.verdict.outcome))
-        reason = f"failed the gate: {failed_rows(case.verdict)}"
+        case, now = self._open_case(session, candidate_id)
+        if verdict_digest not in {None, case.verdict.digest()}:
+            raise ConflictError("the verdict that stands", got=f"another, {verdict_digest}")
+        approval = Approval(by=reviewer.name, reason=reason.strip(), at=now)
+        match outcome:
+            case DecisionOutcome.APPROVED:
+                return self._approve(session, case, reviewer, approval)
+            case DecisionOutcome.REJECTED:
+                return self._record(
+                    session, case, outcome, by=approval.by, reason=approval.reason, now=now
+                )
+        raise InvalidInputError("outcome approved or rejected", got=outcome)
+
+    def _approve(
+        self, session: Session, case: Case, reviewer: Reviewer, approval: Approval
+    ) -> SignedDecision | None:
+        policy = self._policies.in_force(session)
+        before = find_approvals(session, case, self._signer)
+        require_may_approve(case, policy, reviewer, before)
+        given = [*before, approval]
+        keep_approval(session, case, approval, self._signer)
+        body = {
+            "approval": approval.model_dump(mode="json"),
+            "candidate_digest": case.verdict.candidate_digest,
+            "verdict_digest": case.verdict.digest(),
+        }
+        self._ledger.append(session, "approval", case.candidate_id, body, at=approval.at)
+        if people_missing(case, policy, given) is not None:
+            return None
         return self._record(
-            session, case, DecisionOutcome.REJECTED, by=GATE, reason=reason, now=now
+            session,
+            case,
+            DecisionOutcome.APPROVED,
+            by=approval.by,
+            reason=approval.reason,
+            now=approval.at,
+            approvals=given,
         )
 
-    def decision_on(self, candidate_digest: Digest) -> SignedDecision | None:
-        """The decision on a candidate; one nobody decided in time is rejected here and now.
+    def send_policy(self, policy: GatePolicy, *, by: str) -> None:
+        """Let ``by`` vouch for a gate policy; whoever does is never its candidates' only approver.
 
-        Raises IntegrityError if what is stored is not what was signed.
+        Raises InvalidInputError without a name.
         """
-        with self._db.reader() as session:
-            found = find_decision(session, candidate_digest, self._signer)
-            row = session.scalar(
-                select(VerdictRow).where(VerdictRow.candidate_digest == candidate_digest)
-            )
-            if found is not None or row is None:
-                return found
-            case = find_case(session, row.candidate_id, self._signer)
-            if self._now(session) < case.expires_at:
-                return None
-        return self._expire(case)
-
-    def _expire(self, case: Case) -> SignedDecision:
+        require_text(by=by, reason="policy")
         with self._db.session() as session:
             self._ledger.lock(session)
-            subject = case.verdict.candidate_digest
-            found = find_decision(session, subject, self._signer)
-            if found is not None:
-                return found
-            reason = f"expired: nobody decided before {case.expires_at.isoformat()}"
-            now = self._now(session)
-            return self._record(
-                session, case, DecisionOutcome.REJECTED, by=GATE, reason=reason, now=now
-            )
+            self._policies.send(session, policy, by=by)
 
     def genesis(self, session: Session, policy: str, weights: Digest, *, by: str) -> SignedDecision:
         """Approve the first weights of a policy line.
@@ -200,58 +195,3 @@ class Gatekeeper(CaseBook):
             valid_until=None,
         )
         return self._keep(session, decision)
-
-    def _require_open(self, session: Session, case: Case, now: datetime) -> None:
-        found = find_decision(session, case.verdict.candidate_digest, self._signer)
-        require_open(case, found, now=now)
-
-    @property
-    def _ttl(self) -> timedelta:
-        return timedelta(seconds=self._settings.approval_ttl_s)
-
-    def _record(
-        self,
-        session: Session,
-        case: Case,
-        outcome: DecisionOutcome,
-        *,
-        by: str,
-        reason: str,
-        now: datetime,
-    ) -> SignedDecision:
-        approved = outcome is DecisionOutcome.APPROVED
-        decision = Decision(
-            policy=case.policy,
-            outcome=outcome,
-            weights=case.weights,
-            candidate_digest=case.verdict.candidate_digest,
-            report_digest=case.verdict.report_digest,
-            batch_digest=case.verdict.batch_digest,
-            verdict_digest=case.verdict.digest(),
-            decided_by=by,
-            reason=reason,
-            decided_at=now,
-            valid_until=now + self._ttl if approved else None,
-        )
-        logger.info("candidate %s %s by %s", case.candidate_id, outcome, by)
-        return self._keep(session, decision)
-
-    def _keep(self, session: Session, decision: Decision) -> SignedDecision:
-        payload = decision.model_dump(mode="json")
-        envelope = self._signer.seal(payload)
-        session.add(
-            DecisionRow(
-                subject=decision_subject(decision),
-                policy=decision.policy,
-                weights=decision.weights,
-                outcome=decision.outcome,
-                digest=decision.digest(),
-                payload=decision.canonical_json().decode(),
-                envelope=envelope,
-                decided_at=decision.decided_at,
-            )
-        )
-        body = {"decision": payload, "decision_digest": decision.digest()}
-        moment = decision.decided_at
-        self._ledger.append(session, "decision", decision.decision_id, body, at=moment)
-        return SignedDecision(decision, envelope)

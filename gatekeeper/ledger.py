@@ -106,6 +106,11 @@ class Ledger(LedgerReader):
         """``moment``, or the moment of the last entry if the clock was set back behind it."""
         return self._no_earlier(moment, self._head(session))
 
+    def moment(self) -> datetime:
+        """Now, or the moment of the last entry if the clock was set back behind it."""
+        with self._db.reader() as session:
+            return self.now(session, self._clock())
+
     @staticmethod
     def _no_earlier(moment: datetime, last: SignedHead | None) -> datetime:
         return moment if last is None else max(moment, last.recorded_at)

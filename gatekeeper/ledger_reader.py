@@ -65,8 +65,14 @@ class LedgerReader:
         Raises IntegrityError if there is no such entry or one on the way was altered.
         """
         with self._db.reader() as session:
-            size = size or _size(session)
-            return prove_inclusion(_reader(session), sequence, size=size, verifier=self._verifier)
+            return self.prove_in(session, sequence, size=size)
+
+    def prove_in(
+        self, session: Session, sequence: int, *, size: int | None = None
+    ) -> InclusionProof:
+        """As :meth:`prove`, with what the caller's transaction sees."""
+        size = size or _size(session)
+        return prove_inclusion(_reader(session), sequence, size=size, verifier=self._verifier)
 
     def prove_growth(self, first: int, second: int | None = None) -> ConsistencyProof:
         """Proof that the first ``first`` entries are the beginning of the first ``second``.

@@ -4,13 +4,15 @@ A fault in the file is a ConfigError that names file, line and field; the gate n
 policy it could not read in full.
 """
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from tacit.contracts import Part, SuiteKind
+from tacit.contracts import GateVerdict, Part, SuiteKind, VerdictOutcome
 from tacit.contracts.base import Name
 from tacit.errors import ConfigError
 
@@ -19,10 +21,28 @@ DEFAULT_PATH = Path(__file__).parent / "policies" / "default.yaml"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Baseline = Literal["champion", "anchor"]
 
+EVIDENCE_ROWS = frozenset({"report", "complete"})
+"""Rows of a verdict that say whether the evidence is evidence at all; no policy names them."""
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _span(value: object) -> object:
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("expected a number of minutes, hours or days, such as 90m, 12h or 7d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+Span = Annotated[timedelta, BeforeValidator(_span)]
+"""A length of time, written ``90m``, ``12h`` or ``7d``."""
+
 
 class _Rule(Part):
     name: Name
     """What the rows of this criterion are called in the verdict."""
+    non_negotiable: bool = False
+    """A fail of this criterion cannot be overridden by anybody."""
 
 
 class _SuiteRule(_Rule):
@@ -62,6 +82,7 @@ class NonNegotiable(_Rule):
     """No item marked non-negotiable was got wrong, in any suite."""
 
     type: Literal["non_negotiable"]
+    non_negotiable: Literal[True] = True
 
 
 class Probe(_Rule):
@@ -97,9 +118,28 @@ class GatePolicy(Part):
     """All criteria of the gate; its digest stands in every verdict made under it."""
 
     version: Literal[1]
-    auto_promote: Literal["never"] = "never"
-    """Who promotes a passing candidate: so far only a person."""
+    auto_promote: Literal["never", "pass"] = "never"
+    """``pass``: a candidate that passes is approved by this policy, with no person."""
+    approvers: Annotated[int, Field(ge=1, le=10)] = 1
+    """People it takes to approve; 2 for four eyes."""
+    approval_valid_for: Span | None = None
+    """How long a candidate waits for a decision and an approval for its promotion, ``7d`` or
+    ``12h``; by default ``gatekeeper.approval_ttl_s``."""
+    overrides: Literal["never", "admin"] = "never"
+    """``admin``: a fail waits too, and an admin and a second person may approve it together."""
     criteria: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+    def overridable(self, verdict: GateVerdict) -> bool:
+        """Whether people may approve ``verdict``, a fail under this policy.
+
+        Never what failed for want of evidence, or by a criterion that is not negotiable.
+        """
+        negotiable = {rule.name for rule in self.criteria if not rule.non_negotiable}
+        return self.overrides == "admin" and negotiable >= {
+            row.name.split(": ")[0]
+            for row in verdict.criteria
+            if row.outcome is VerdictOutcome.FAIL
+        }
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "GatePolicy":
@@ -107,6 +147,9 @@ class GatePolicy(Part):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"expected each criterion to have a name of its own; got {twice}")
+        taken = sorted(EVIDENCE_ROWS & set(names))
+        if taken:
+            raise ValueError(f"expected other names than those of the gate's own rows; got {taken}")
         return self
 
 
@@ -154,8 +197,6 @@ def _fault(row: Any, root: yaml.Node, source: Path) -> str:
         del location[2]  # pydantic puts the name of the union member here; the file has none
     field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
     message = row["msg"]
-    if location == ["auto_promote"]:
-        message = "only 'never' is accepted for now: a person always decides"
     got = "" if row["type"] in {"missing", "value_error"} else f" (got {row['input']!r})"
     return f"{source}:{_line(root, location)}: {field or 'policy'}: {message}{got}"
 

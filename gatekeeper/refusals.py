@@ -1,12 +1,10 @@
 """Why a decision is refused. Everything that stands between a request and a signature is here."""
 
 from datetime import datetime
-from pathlib import Path
 
 from gatekeeper.cases import GATE, Case, SignedDecision
-from gatekeeper.policy import load_gate_policy
 from tacit.contracts import GateVerdict, PolicyCandidate, VerdictOutcome
-from tacit.errors import ConflictError, InvalidInputError, NotAllowedError
+from tacit.errors import ConflictError, InvalidInputError
 
 MAX_REASON_LENGTH = 4_000
 
@@ -50,26 +48,6 @@ def require_open(case: Case, found: SignedDecision | None, *, now: datetime) -> 
             f"{case.candidate_id} to be decided before {case.expires_at.isoformat()}",
             got=f"{now.isoformat()}",
             mend="Its evidence is too old; the next cycle makes a new candidate.",
-        )
-
-
-def require_approvable(case: Case, *, policy_path: Path | None) -> None:
-    """Raises NotAllowedError on a fail, ConflictError if the gate policy changed since.
-
-    Raises ConfigError if the policy in force cannot be read: an unreadable gate is a closed one.
-    """
-    if case.verdict.outcome is VerdictOutcome.FAIL:
-        raise NotAllowedError(
-            "a verdict of pass or inconclusive",
-            got=f"fail: {failed_rows(case.verdict)}",
-            mend="A candidate that fails the gate can only be rejected.",
-        )
-    in_force = load_gate_policy(policy_path).digest()
-    if case.verdict.gate_policy_digest != in_force:
-        raise ConflictError(
-            f"a verdict under the gate policy in force, {in_force}",
-            got=case.verdict.gate_policy_digest,
-            mend="The policy was edited after the verdict. Put it back, or reject.",
         )
 
 

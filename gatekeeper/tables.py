@@ -1,4 +1,4 @@
-"""Tables of the gatekeeper: verdicts, decisions and the ledger."""
+"""Tables of the gatekeeper: verdicts, approvals, decisions, review tokens and the ledger."""
 
 from datetime import datetime
 
@@ -38,6 +38,30 @@ class DecisionRow(Base):
     envelope: Mapped[str] = mapped_column(Text)
     """DSSE envelope over the decision, JSON."""
     decided_at: Mapped[datetime]
+
+
+class ApprovalRow(Base):
+    """One person's yes to a candidate; each person has one."""
+
+    __tablename__ = "approvals"
+    candidate_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+    approved_by: Mapped[str] = mapped_column(String(128), primary_key=True)
+    envelope: Mapped[str] = mapped_column(Text)
+    """DSSE envelope over candidate, verdict, who, why and when, JSON."""
+    created_at: Mapped[datetime]
+
+
+class ReviewTokenRow(Base):
+    """A token that lets one reviewer decide one candidate one way, once."""
+
+    __tablename__ = "review_tokens"
+    token_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the secret, which is 256 random bits."""
+    envelope: Mapped[str] = mapped_column(Text)
+    """DSSE envelope over what the token is bound to, JSON."""
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
 
 
 class LedgerRow(Base):

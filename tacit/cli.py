@@ -185,4 +185,7 @@ def configshow(config_file: File = None, home: Home = None, overrides: Overrides
 def _decide(remote: Remote, candidate: str, verb: str, reason: str) -> None:
     decision = remote.post(f"/v1/candidates/{candidate}/{verb}", {"reason": reason})
     made = decision["decision"]
-    console.print(f"{candidate} {made['outcome']} by {made['decided_by']}")
+    if made is None:
+        console.print(f"approved; {candidate} still waits. {decision['missing']}.")
+    else:
+        console.print(f"{candidate} {made['outcome']} by {made['decided_by']}")

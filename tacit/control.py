@@ -41,7 +41,7 @@ def create_control(settings: Settings) -> ASGIApp:
     events = EventStore(database)
     ledger = Ledger(database, signer)
     checkpoints = CheckpointStore(settings.checkpoints_path)
-    desk = ReleaseDesk(database, checkpoints, signer, ledger.append)
+    desk = ReleaseDesk(database, checkpoints, signer, ledger.append, clock=ledger.moment)
     gatekeeper = Gatekeeper(database, signer, ledger, settings.gatekeeper)
     overview = Overview(settings, database, desk)
     policy = settings.policy

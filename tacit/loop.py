@@ -206,9 +206,11 @@ class OnlineLoop(Stages):
         self.chronicle.note_evidence(run_id, report, verdict)
         with self.database.session() as session:
             self.reports.add(session, report)
+            newer = candidate.candidate_id
+            self.gatekeeper.supersede(session, self.policy, by=f"candidate {newer}", but=newer)
             self.gatekeeper.submit(session, candidate, verdict)
-            if verdict.outcome is VerdictOutcome.FAIL:
-                self.gatekeeper.reject_failed(session, candidate.candidate_id)
+            settled = self.gatekeeper.settle(session, candidate.candidate_id)
+            if settled is not None and settled.decision.outcome is DecisionOutcome.REJECTED:
                 self._reject(session, cycle, _failures(verdict), report_id=report.report_id)
             else:
                 self.cycles.move(
@@ -219,6 +221,11 @@ class OnlineLoop(Stages):
         """Wait for a person; an approval that nobody gives in time is a rejection."""
         candidate = self.candidates.get(known(cycle.candidate_id))
         signed = self.gatekeeper.decision_on(candidate.digest())
+        if signed is None and candidate.parent != self.champion():
+            with self.database.session() as session:
+                serving = f"{self.champion()}, which serves now"
+                self.gatekeeper.supersede(session, self.policy, by=serving)
+            return
         if signed is None:
             self._stop.wait(self.settings.loop.poll_s)
             return

@@ -7,7 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 OUTCOME_STYLE = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-STATE_STYLE = {"pending": "yellow", "approved": "green", "rejected": "red", "expired": "dim"}
+STATE_STYLE = {
+    "pending": "yellow",
+    "approved": "green",
+    "rejected": "red",
+    "expired": "dim",
+    "superseded": "dim",
+}
 
 
 def status_page(status: dict[str, Any]) -> Table:

@@ -44,7 +44,13 @@ class Stages:
         self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
         self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
-        self.releases = ReleaseDesk(self.database, self.checkpoints, signer, self.ledger.append)
+        self.releases = ReleaseDesk(
+            self.database,
+            self.checkpoints,
+            signer,
+            self.ledger.append,
+            clock=self.ledger.moment,
+        )
         self.heads = HeadKeeper(HeadStore(settings.tracking_uri), self.ledger.signed_head)
         self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
 

@@ -16,7 +16,7 @@ from tacit.contracts.base import (
 )
 from tacit.contracts.batch import BatchEntry, Purpose, ReplayExample, ReplayOrigin, SealedBatch
 from tacit.contracts.candidate import Fold, PolicyCandidate, VariantChoice, VariantResult
-from tacit.contracts.decision import Decision, DecisionOutcome
+from tacit.contracts.decision import Approval, Decision, DecisionOutcome
 from tacit.contracts.feedback import (
     Correction,
     Critique,
@@ -35,6 +35,7 @@ from tacit.contracts.suite import CheckerSpec, Suite, SuiteItem, SuiteKind
 from tacit.contracts.verdict import Criterion, GateVerdict, VerdictOutcome
 
 __all__ = [
+    "Approval",
     "BatchEntry",
     "CheckerSpec",
     "Comparison",

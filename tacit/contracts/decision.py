@@ -1,11 +1,14 @@
 """Decision: who let a candidate through or turned it away, bound to exactly what they saw."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from tacit.contracts.base import Contract, Digest, Name, Text, UtcDatetime, short
+from tacit.contracts.base import Contract, Digest, Name, Part, Text, UtcDatetime, short
+
+MIN_OVERRIDERS = 2
+"""People it takes to approve what failed the gate."""
 
 
 class DecisionOutcome(StrEnum):
@@ -13,6 +16,18 @@ class DecisionOutcome(StrEnum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
+    EXPIRED = "expired"
+    """Nobody decided in time."""
+    SUPERSEDED = "superseded"
+    """What serves, or a newer candidate, took its place before anybody decided."""
+
+
+class Approval(Part):
+    """One person's yes; a decision may need several."""
+
+    by: str
+    reason: Text
+    at: UtcDatetime
 
 
 class Decision(Contract):
@@ -28,8 +43,15 @@ class Decision(Contract):
     report_digest: Digest | None
     batch_digest: Digest | None
     verdict_digest: Digest | None
+    gate_policy_digest: Digest | None = None
+    """The gate policy the verdict was made under."""
     decided_by: str
+    """Of several approvers the last."""
     reason: Text
+    approvals: tuple[Approval, ...] = ()
+    """Who approved, in order; empty where the gate decided itself."""
+    overrides: tuple[str, ...] = ()
+    """Criteria that failed and were approved all the same."""
     decided_at: UtcDatetime
     valid_until: UtcDatetime | None
     """An approval must be promoted before this moment."""
@@ -42,7 +64,21 @@ class Decision(Contract):
                 "expected a gate decision to bind candidate, report, batch and verdict digests; "
                 "got at least one missing"
             )
+        people = {approval.by for approval in self.approvals}
+        if self.overrides and len(people) < MIN_OVERRIDERS:
+            raise ValueError(
+                f"expected {MIN_OVERRIDERS} people to approve what failed; got {sorted(people)}"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Decisions made before these fields were there keep their digests.
+        tree: dict[str, Any] = serialize(self)
+        for name in ("gate_policy_digest", "approvals", "overrides"):
+            if not tree[name]:
+                del tree[name]
+        return tree
 
     @property
     def decision_id(self) -> str:

@@ -38,6 +38,7 @@ from tests.gatekeeper.builders import (
 )
 
 APPROVED, REJECTED = DecisionOutcome.APPROVED, DecisionOutcome.REJECTED
+EXPIRED = DecisionOutcome.EXPIRED
 CANDIDATE = numbered(1)
 ID = CANDIDATE.candidate_id
 
@@ -151,9 +152,7 @@ def test_nobody_decides_in_the_name_of_the_gate(sqlite_database: Database) -> No
             desk.gatekeeper.decide(ID, APPROVED, by=name, reason="good")
 
 
-def test_expired_candidate_cannot_be_approved_and_is_rejected_by_the_gate(
-    database: Database,
-) -> None:
+def test_expired_candidate_cannot_be_approved_and_is_closed_by_the_gate(database: Database) -> None:
     desk = office(database)
     desk.submit(CANDIDATE)
     desk.clock.advance(7 * DAY_S)
@@ -162,7 +161,7 @@ def test_expired_candidate_cannot_be_approved_and_is_rejected_by_the_gate(
         desk.gatekeeper.decide(ID, APPROVED, by="ada", reason="late but good")
     signed = desk.gatekeeper.decision_on(CANDIDATE.digest())
     assert signed is not None
-    assert signed.decision.outcome is REJECTED
+    assert (signed.decision.outcome, signed.decision.decided_by) == (EXPIRED, "gate")
     assert signed.decision.reason.startswith("expired")
     assert desk.gatekeeper.decision_on(CANDIDATE.digest()) == signed
     case, found = desk.gatekeeper.case(ID)
@@ -234,7 +233,7 @@ def test_submitting_again_changes_nothing_and_a_second_verdict_is_refused(
     desk.submit(CANDIDATE, verdict)
     with pytest.raises(ConflictError, match="judged fail"):
         desk.submit(CANDIDATE, passing_verdict(CANDIDATE))
-    assert len(desk.ledger.entries()) == 1
+    assert [entry.kind for entry in desk.ledger.entries()] == ["verdict", "gate_policy"]
 
 
 def test_verdict_altered_in_the_database_does_not_count(sqlite_database: Database) -> None:
@@ -327,7 +326,8 @@ def test_tampered_ledger_stops_decisions(database: Database) -> None:
     desk = office(database)
     desk.submit(CANDIDATE)
     with desk.db.session() as session:
-        row = session.scalars(select(LedgerRow)).one()
+        row = session.scalars(select(LedgerRow).order_by(LedgerRow.sequence.desc())).first()
+        assert row is not None
         envelope = json.loads(row.signature)
         envelope["signatures"][0]["sig"] = "AAAA"
         row.signature = json.dumps(envelope)

@@ -55,7 +55,16 @@ def test_digest_changes_with_a_margin_and_not_with_a_comment(tmp_path: Path) -> 
         ("kind: regression", "kind: vibes", 5, "criteria[0].kind"),
         ("    kind: regression\n", "", 3, "exactly one of kind and suite"),
         ("version: 1", "version: 2", 1, "version"),
-        ("version: 1", "version: 1\nauto_promote: always", 2, "auto_promote: only 'never'"),
+        (
+            "version: 1",
+            "version: 1\nauto_promote: always",
+            2,
+            "auto_promote: Input should be 'never' or 'pass'",
+        ),
+        ("version: 1", "version: 1\napprovers: 0", 2, "approvers"),
+        ("version: 1", "version: 1\napproval_valid_for: soon", 2, "minutes, hours or days"),
+        ("version: 1", "version: 1\noverrides: anybody", 2, "overrides"),
+        ("name: kept", "name: complete", 1, "the gate's own rows"),
         ("margin: 0.03", "margin: 0.03\n    margin: 0.9", 8, "margin again"),
     ],
 )
