@@ -10,13 +10,14 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tacit.checkpoints import MANIFEST_NAME, CheckpointStore
 from tacit.config import TrainerSettings
@@ -39,6 +40,13 @@ class OpenPolicy:
     def trainable(self) -> list[nn.Parameter]:
         """Trainable parameters in a fixed order."""
         return [p for _, p in self.model.named_parameters() if p.requires_grad]
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite trainable parameters, each by its name, with ``weights``."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(weights[name])
 
 
 class PolicyOpener:

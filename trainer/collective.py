@@ -1,4 +1,4 @@
-"""What the workers of a data-parallel group say to each other: sums, and nothing else."""
+"""What the workers of a data-parallel group say to each other: sums, and little else."""
 
 from datetime import timedelta
 
@@ -19,6 +19,15 @@ class Collective:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def max(self, number: int) -> int:
+        """The largest of the workers' numbers."""
+        if self.world_size == 1:
+            return number
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        found = torch.tensor(number, device=device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Overwrite ``tensor`` with rank 0's, in place."""

@@ -64,25 +64,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_said
 
 
-def halved(settings: TrainerSettings, error: UpdateTooLargeError) -> TrainerSettings:
-    """``settings`` with half the microbatch, not below the floor.
+def lighter(settings: TrainerSettings, error: UpdateTooLargeError) -> TrainerSettings:
+    """``settings`` that need less memory: half the micro-batch, at the floor also checkpointing.
 
-    Raises ``error`` in words for a person where halving does not help: at the floor, or with TRL's
-    methods, which have no microbatches.
+    Raises ``error`` in words for a person where neither is left. TRL's methods have no
+    micro-batches.
     """
     tokens = settings.micro_batch_tokens
-    if settings.method != "mixed" or tokens <= MIN_MICRO_BATCH_TOKENS:
-        raise TrainingError(
-            f"an update that fits into memory with trainer.method={settings.method} and "
-            f"trainer.micro_batch_tokens={tokens}",
-            got=error.got,
-            mend="Lower trainer.max_length, trainer.batch_size or trainer.lora.rank, or give the "
-            "workers more memory.",
-        ) from error
-    smaller = max(MIN_MICRO_BATCH_TOKENS, tokens // 2)
+    if settings.method == "mixed" and tokens > MIN_MICRO_BATCH_TOKENS:
+        return _with(settings, error, micro_batch_tokens=max(MIN_MICRO_BATCH_TOKENS, tokens // 2))
+    if settings.gradient_checkpointing == "auto":
+        return _with(settings, error, gradient_checkpointing="on")
+    raise TrainingError(
+        f"an update that fits into memory with trainer.method={settings.method}, "
+        f"trainer.micro_batch_tokens={tokens} and "
+        f"trainer.gradient_checkpointing={settings.gradient_checkpointing}",
+        got=error.got,
+        mend="Lower trainer.max_length, trainer.batch_size or trainer.lora.rank, shard the policy "
+        "over several GPUs (trainer.sharding=fsdp2), or give the workers more memory.",
+    ) from error
+
+
+def _with(
+    settings: TrainerSettings, error: UpdateTooLargeError, **changed: object
+) -> TrainerSettings:
+    ((name, value),) = changed.items()
     logger.warning(
-        "out of memory (%s): the update starts again with trainer.micro_batch_tokens=%d",
-        error.got,
-        smaller,
+        "out of memory (%s): the update starts again with trainer.%s=%s", error.got, name, value
     )
-    return settings.model_copy(update={"micro_batch_tokens": smaller})
+    return settings.model_copy(update=changed)

@@ -71,6 +71,11 @@ def score_reference(scorer: CompletionScorer, batch: MicroBatch) -> Reference:
         )
 
 
+def num_passes(batch: MicroBatch) -> int:
+    """Passes through the model that ``score_reference`` takes."""
+    return 1 + (batch.mismatched is not None) + (batch.taught is not None)
+
+
 def mismatched_logprobs(scorer: CompletionScorer, batch: MicroBatch) -> Tensor | None:
     """[K] log-probabilities of the mismatched sequences, without gradient; None without any."""
     sequences = batch.mismatched

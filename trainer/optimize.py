@@ -8,10 +8,9 @@ start from the same and apply the same summed gradient.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tacit.config import TrainerSettings
 from tacit.errors import TrainingError
@@ -23,37 +22,22 @@ from trainer.composition import composition
 from trainer.distillation import Teacher
 from trainer.examples import MIN_WEIGHT, Example, ExampleKind
 from trainer.losses import kto_reference_point
-from trainer.objective import Reference, mismatched_logprobs, mixed_loss, score_reference
+from trainer.objective import (
+    Reference,
+    mismatched_logprobs,
+    mixed_loss,
+    num_passes,
+    score_reference,
+)
 from trainer.packing import MicroBatch, to_device
-from trainer.precision import has_fast_bf16, resolve_precision
+from trainer.precision import is_bf16
 from trainer.progress import StepMetrics
 from trainer.references import References
 from trainer.restraint import Restraint, draw_up
 from trainer.scoring import CompletionScorer
+from trainer.sharding import Lockstep
 from trainer.stats import Stat, step_metrics
-
-
-class FlatParameters:
-    """Trainable parameters and their gradients as views into one vector each.
-
-    So a step is one all-reduce, one norm and one AdamW kernel, however many matrices there are.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.values = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-        self.values.grad = torch.zeros_like(self.values)
-        start = 0
-        for parameter in parameters:
-            end = start + parameter.numel()
-            parameter.data = self.values.data[start:end].view_as(parameter)
-            parameter.grad = self.values.grad[start:end].view_as(parameter)
-            start = end
-
-    @property
-    def gradient(self) -> Tensor:
-        """[number of trainable weights]"""
-        assert self.values.grad is not None
-        return self.values.grad
+from trainer.weights import TrainedWeights
 
 
 class Optimization:
@@ -72,17 +56,17 @@ class Optimization:
         self._group = group
         self._teacher = teacher
         self._pad_id = policy.tokenizer.pad_token_id
-        device = next(policy.model.parameters()).device.type
-        precision = resolve_precision(settings.precision, fast_bf16=has_fast_bf16(device))
-        self._scorer = CompletionScorer(policy.model, bf16=precision == "bf16")
+        self._device = next(policy.model.parameters()).device
+        bf16 = is_bf16(settings.precision, self._device)
+        self._scorer = CompletionScorer(policy.model, bf16=bf16)
+        self._lockstep = Lockstep(self._scorer, group)
         self._reference_scorer = self._scorer.frozen()
         # Examples are token ids until their step comes: packed, they are many times as large.
         self._steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
         self._references = References(self._device)
         self._firsts = [self._refer(step) for step in self._steps]
         # Flattened only now: the reference above must be the parent before any change.
-        self._flat = FlatParameters(policy.trainable)
-        group.broadcast(self._flat.values.data)
+        self._weights = TrainedWeights(policy.trainable, group)
         self._restraint = self._restrain()
         self.num_steps = len(self._steps) * settings.num_epochs
 
@@ -90,10 +74,6 @@ class Optimization:
     def _shares_prompts(self) -> bool:
         teacher = self._teacher
         return self._scorer.shares_prompts and (teacher is None or teacher.shares_prompts)
-
-    @property
-    def _device(self) -> Any:
-        return next(self._scorer.model.parameters()).device
 
     def _shard(self, step: Sequence[Example]) -> list[MicroBatch]:
         pieces = micro_batches(
@@ -110,8 +90,10 @@ class Optimization:
     def _refer(self, step: Sequence[Example]) -> int:
         """Keep what the parent says about the step; returns the number of the first reference."""
         first = len(self._references)
-        for batch in self._shard(step):
-            self._references.append(score_reference(self._scorer, batch))
+        shard = self._shard(step)
+        with self._lockstep.passes(sum(num_passes(batch) for batch in shard)):
+            for batch in shard:
+                self._references.append(score_reference(self._scorer, batch))
         return first
 
     def _shard_with_references(self, index: int) -> list[tuple[MicroBatch, Reference]]:
@@ -126,20 +108,18 @@ class Optimization:
             self._scorer,
             (piece for step in new for piece in self._shard(step)),
             [e for step in steps for e in step if e.kind is ExampleKind.REPLAY],
-            weights=self._flat.values,
+            weights=self._weights.flat.values,
             settings=self._settings,
             group=self._group,
         )
 
     def run(self) -> Iterator[StepMetrics]:
         """Train. Raises TrainingError when a loss or a gradient is not finite."""
-        optimizer = torch.optim.AdamW([self._flat.values], lr=0.0, weight_decay=0.0, fused=True)
         settings = self._settings
         order = schedule(len(self._steps), num_epochs=settings.num_epochs, seed=settings.seed)
         for number, index in enumerate(order, start=1):
             started = time.perf_counter()
             rate = learning_rate(number, num_steps=self.num_steps, settings=settings)
-            optimizer.param_groups[0]["lr"] = rate
             sums = self._backward(index)
             measured = {
                 **step_metrics(sums, self._weight(index)),
@@ -147,7 +127,7 @@ class Optimization:
             }
             self._add_on(measured, sums)
             norm = self._clip(number, measured[MetricName.LOSS.value])
-            optimizer.step()
+            self._weights.step(rate)
             elapsed_s = time.perf_counter() - started
             yield StepMetrics(
                 step=number,
@@ -162,23 +142,24 @@ class Optimization:
 
     def _backward(self, index: int) -> Tensor:
         """Gradient of one step, summed over workers; returns the sums [Stat]."""
-        self._flat.gradient.zero_()
+        self._weights.zero_gradient()
         shard, weight = self._shard_with_references(index), self._weight(index)
         sums = torch.zeros(len(Stat), dtype=torch.float64, device=self._device)
         z0 = self._reference_point(shard)
-        for batch, reference in shard:
-            loss, stats = mixed_loss(
-                batch,
-                scorer=self._scorer,
-                reference_scorer=self._reference_scorer,
-                reference=reference,
-                z0=z0,
-                settings=self._settings,
-                teacher=self._teacher,
-            )
-            (loss / weight).backward()  # type: ignore[no-untyped-call]
-            sums += stats
-        self._group.sum(self._flat.gradient)
+        with self._lockstep.passes(len(shard), backward=True):
+            for batch, reference in shard:
+                loss, stats = mixed_loss(
+                    batch,
+                    scorer=self._scorer,
+                    reference_scorer=self._reference_scorer,
+                    reference=reference,
+                    z0=z0,
+                    settings=self._settings,
+                    teacher=self._teacher,
+                )
+                (loss / weight).backward()  # type: ignore[no-untyped-call]
+                sums += stats
+        self._weights.sum_gradient()
         return self._group.sum(sums)
 
     def _add_on(self, metrics: dict[str, float], sums: Tensor) -> None:
@@ -186,7 +167,8 @@ class Optimization:
         if self._teacher is not None and sums[Stat.NEW_WEIGHT] > 0:
             mean = sums[Stat.DISTILLATION] / sums[Stat.NEW_WEIGHT]
             metrics[MetricName.LOSS_DISTILLATION.value] = float(mean)
-        penalty = self._restraint.apply(self._flat.values.data, self._flat.gradient)
+        flat = self._weights.flat
+        penalty = self._restraint.apply(flat.values.data, flat.gradient)
         if penalty is not None:
             metrics[MetricName.LOSS_EWC.value] = penalty
             metrics[MetricName.LOSS.value] += self._settings.ewc.weight * penalty
@@ -198,18 +180,20 @@ class Optimization:
     def _reference_point(self, shard: Sequence[tuple[MicroBatch, Reference]]) -> Tensor:
         """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to."""
         total = torch.zeros(2, device=self._device)
-        for batch, reference in shard:
-            logprobs = mismatched_logprobs(self._scorer, batch)
-            if logprobs is not None and reference.mismatched is not None:
-                weights = batch.judged_weights
-                ratios = logprobs - reference.mismatched
-                total += torch.stack([(weights * ratios).sum(), weights.sum()])
+        number = sum(batch.mismatched is not None for batch, _ in shard)
+        with self._lockstep.passes(number):
+            for batch, reference in shard:
+                logprobs = mismatched_logprobs(self._scorer, batch)
+                if logprobs is not None and reference.mismatched is not None:
+                    weights = batch.judged_weights
+                    ratios = logprobs - reference.mismatched
+                    total += torch.stack([(weights * ratios).sum(), weights.sum()])
         self._group.sum(total)
         return kto_reference_point(total[0] / total[1].clamp(min=MIN_WEIGHT))
 
     def _clip(self, number: int, loss: float) -> float:
         """Scale the gradient down to ``max_grad_norm``; returns its norm before."""
-        norm = float(torch.linalg.vector_norm(self._flat.gradient))
+        norm = self._weights.gradient_norm()
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 raise TrainingError(
@@ -217,7 +201,7 @@ class Optimization:
                     got=str(value),
                     mend="Lower trainer.learning_rate; no checkpoint was written.",
                 )
-        self._flat.gradient.mul_(min(1.0, self._settings.max_grad_norm / (norm + 1e-6)))
+        self._weights.scale_gradient(min(1.0, self._settings.max_grad_norm / (norm + 1e-6)))
         return norm
 
 

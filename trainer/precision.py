@@ -33,6 +33,11 @@ def resolve_precision(precision: Precision, *, fast_bf16: bool) -> Literal["fp32
     return precision
 
 
+def is_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether matrices are multiplied in bfloat16 on ``device``."""
+    return resolve_precision(precision, fast_bf16=has_fast_bf16(device.type)) == "bf16"
+
+
 @contextmanager
 def matrices_in_bf16(device: torch.device) -> Iterator[None]:
     """Linear layers multiply in bfloat16; so does attention on GPUs."""

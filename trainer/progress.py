@@ -1,9 +1,13 @@
 """What an update reports: one StepMetrics a step, one TrainedPolicy at the end."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tacit.config import TrainerSettings
 from tacit.contracts import Digest
+from tacit.metrics import MetricName
 
 
 class StepMetrics(NamedTuple):
@@ -28,3 +32,21 @@ class TrainedPolicy:
     versions: dict[str, str]
     metrics: dict[str, float]
     """Means over the last epoch."""
+
+
+def marked(step: StepMetrics, used: TrainerSettings, *, asked: TrainerSettings) -> StepMetrics:
+    """``step`` with the size of its micro-batches, where memory made them smaller than asked."""
+    tokens = used.micro_batch_tokens
+    if tokens == asked.micro_batch_tokens:
+        return step
+    metrics = {**step.metrics, MetricName.MICRO_BATCH_TOKENS.value: float(tokens)}
+    return step._replace(metrics=metrics)
+
+
+def last_epoch(steps: Sequence[StepMetrics], *, num_epochs: int) -> dict[str, float]:
+    """Mean of each metric over the last epoch's steps."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for step in steps[-max(1, len(steps) // num_epochs) :]:
+        for name, value in step.metrics.items():
+            values[str(name)].append(value)
+    return {name: sum(found) / len(found) for name, found in values.items()}

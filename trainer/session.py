@@ -4,6 +4,7 @@ Input: an UpdateJob. Output: StepMetrics as they happen and the digest of the ne
 rank 0 writes. The base model stays loaded between jobs.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from trainer.memory import (
     keep_freed_memory,
 )
 from trainer.optimize import Optimization
+from trainer.precision import is_bf16
 from trainer.progress import StepMetrics
+from trainer.recompute import recomputed
+from trainer.sharding import shard, whole_weights
 from trainer.signal import require_signal
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,12 @@ class TrainingSession:
         """Enter a data-parallel group that meets at ``address``."""
         self._group = join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
 
+    def try_reward(self, settings: TrainerSettings) -> None:
+        """See whether the reward that is configured works. Raises ConfigError, NotFoundError."""
+        from trainer.methods.trial import try_reward
+
+        try_reward(settings.reward, store=self._store, device=self._device)
+
     def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
         """Train; yields StepMetrics, and on rank 0 the new checkpoint's digest last.
 
@@ -102,7 +112,7 @@ class TrainingSession:
 
             yield from run_method(job, store=self._store, device=self._device)
             return
-        policy = self._opener.open(job.parent, job.settings)
+        policy = self._open(job)
         examples = build_examples(
             policy.tokenizer,
             job.events,
@@ -111,16 +121,48 @@ class TrainingSession:
             critiques=True,
         )
         require_signal(examples, job.settings)
-        yield from Optimization(
-            policy,
-            examples,
-            settings=job.settings,
-            group=self._group,
-            teacher=self._teacher(job, policy),
-        ).run()
+        with self._checkpointed(job, policy):
+            yield from Optimization(
+                policy,
+                examples,
+                settings=job.settings,
+                group=self._group,
+                teacher=self._teacher(job, policy),
+            ).run()
+        yield from self._save(job, policy)
+
+    def _open(self, job: UpdateJob) -> OpenPolicy:
+        if not self._shards(job):
+            return self._opener.open(job.parent, job.settings)
+        self._opener.forget()
+        # In the host's memory, where a policy fits that a GPU does not hold.
+        policy = PolicyOpener(self._store, device="cpu").open(job.parent, job.settings)
+        shard(policy, device=self._device)
+        return policy
+
+    def _save(self, job: UpdateJob, policy: OpenPolicy) -> Iterator[Digest]:
+        """Rank 0 writes the checkpoint, which is whole in any case."""
+        sharded = self._shards(job)
+        weights = whole_weights(policy) if sharded else {}
         if self._group.rank == 0:
+            if sharded:
+                policy = PolicyOpener(self._store, device="cpu").open(job.parent, job.settings)
+                policy.load(weights)
             yield save_policy(self._store, policy, parent=job.parent)
-        self._opener.close(policy)
+        if not sharded:
+            self._opener.close(policy)
+
+    def _shards(self, job: UpdateJob) -> bool:
+        """One worker has nobody to share with."""
+        return job.settings.sharding == "fsdp2" and self._group.world_size > 1
+
+    def _checkpointed(
+        self, job: UpdateJob, policy: OpenPolicy
+    ) -> contextlib.AbstractContextManager[None]:
+        if job.settings.gradient_checkpointing != "on":
+            return contextlib.nullcontext()
+        bf16 = is_bf16(job.settings.precision, torch.device(self._device))
+        return recomputed(policy.model, bf16=bf16)
 
     def _teacher(self, job: UpdateJob, policy: OpenPolicy) -> Teacher | None:
         chosen = job.settings.distillation

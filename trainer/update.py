@@ -7,7 +7,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     replay.py      draws what is rehearsed against forgetting
     store.py       batches and candidates in the database
     placement.py   room on the Ray cluster, or a clear error
-    workers.py     the warm group of actors; each runs a
+    workers.py     the warm group of actors (group.py, and failures.py when one fails); each runs a
     session.py     TrainingSession, which
     checkpoint.py    opens the parent with a LoRA adapter (or whole) and saves what came out,
     examples.py      turns feedback into token sequences with weights (signal.py: any?), with
@@ -20,8 +20,10 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     objective.py     weighs the terms that stand, each with its paper, in losses.py,
     references.py    keeps what the parent said, on disk where it is much,
     restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py,
-    precision.py     multiplies matrices in bfloat16 where that is fast, and
-    optimize.py      takes the gradient steps, summed over workers by collective.py
+    precision.py     multiplies matrices in bfloat16 where that is fast,
+    recompute.py     computes layers again where memory is short,
+    sharding.py      shares layers out over GPUs, and
+    optimize.py      takes the gradient steps on weights.py, summed over workers by collective.py
     memory.py      what is tried next when memory runs out
     consolidate.py folds a parent's adapter into the weights under it
     interpolate.py variants between parent and trained policy
@@ -33,43 +35,24 @@ Same batch, events, replay, settings and world size give the same digest on CPUs
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
 
 from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import PlacementError, TrainingError
-from tacit.metrics import MetricName
-from trainer.memory import UpdateTooLargeError, halved
+from trainer.group import Group, WorkerFailedError, WorkerLostError
+from trainer.memory import UpdateTooLargeError, lighter
 from trainer.pinning import pinned
 from trainer.placement import Request, connect, resolve_request
-from trainer.progress import StepMetrics, TrainedPolicy
+from trainer.progress import StepMetrics, TrainedPolicy, last_epoch, marked
 from trainer.provenance import PROCESSOR, library_versions
 from trainer.seal import verify_batch
-from trainer.workers import WorkerFailedError, WorkerGroup, WorkerLostError
-
-if TYPE_CHECKING:
-    from trainer.session import UpdateJob
+from trainer.workers import WorkerGroup
 
 __all__ = ["PolicyTrainer", "StepMetrics", "TrainedPolicy"]
 
 logger = logging.getLogger(__name__)
-
-
-class Group(Protocol):
-    """What an update runs on; ``workers.WorkerGroup`` is one."""
-
-    world_size: int
-    processor: str
-    fast_bf16: bool
-
-    def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
-        """StepMetrics while it trains, the checkpoint's digest last."""
-
-    def stop(self) -> None:
-        """Give everything back."""
 
 
 class PolicyTrainer:
@@ -97,7 +80,7 @@ class PolicyTrainer:
 
         Workers that replace lost ones are as many, so that the update ends in the same weights;
         fewer only if it was left to the cluster and the room does not come back.
-        Raises PlacementError.
+        Raises PlacementError, and ConfigError when the reward that is configured does not work.
         """
         if self._group is not None:
             return
@@ -112,6 +95,17 @@ class PolicyTrainer:
             logger.warning("no more %s; going on with %s", self._request, smaller)
             self._request = smaller
             self._group = self._open_group(smaller)
+        self._try_reward(self._group)
+
+    def _try_reward(self, group: Group) -> None:
+        """So that what is wrong with it is known before feedback is collected for it."""
+        if not self._settings.samples_are_rewarded:
+            return
+        try:
+            group.try_reward(pinned(self._settings, self._store))
+        except BaseException:
+            self.stop()
+            raise
 
     def _resolve(self) -> Request:
         settings = self._settings
@@ -164,7 +158,7 @@ class PolicyTrainer:
                 self._drop_group()
             except UpdateTooLargeError as error:
                 self._drop_group()
-                settings = halved(settings, error)
+                settings = lighter(settings, error)
             except WorkerFailedError:
                 self._drop_group()
                 raise
@@ -190,7 +184,9 @@ class PolicyTrainer:
         group = self._group
         assert group is not None
         precision = resolve_precision(settings.precision, fast_bf16=group.fast_bf16)
-        settings = settings.model_copy(update={"precision": precision})
+        checkpointing = "on" if settings.gradient_checkpointing == "on" else "off"
+        resolved = {"precision": precision, "gradient_checkpointing": checkpointing}
+        settings = settings.model_copy(update=resolved)
         job = UpdateJob(
             batch.parent,
             tuple(events),
@@ -202,53 +198,25 @@ class PolicyTrainer:
         weights: Digest | None = None
         for item in group.run(job):
             if isinstance(item, StepMetrics):
-                step = self._marked(item, settings)
-                steps.append(step)
-                on_step(step)
+                steps.append(marked(item, settings, asked=self._settings))
+                on_step(steps[-1])
             else:
                 weights = item
         if weights is None:
             raise TrainingError("a checkpoint from the first worker", got="none")
-        # The last pass of a consolidation is what was kept.
-        last = len(steps) if job.consolidates else settings.num_epochs
-        metrics = _last_epoch(steps, max(1, last))
-        return self._result(weights, metrics, settings, group)
-
-    def _marked(self, step: StepMetrics, settings: TrainerSettings) -> StepMetrics:
-        """``step`` with the size of its microbatches, where memory made them smaller."""
-        tokens = settings.micro_batch_tokens
-        if tokens == self._settings.micro_batch_tokens:
-            return step
-        metrics = {**step.metrics, MetricName.MICRO_BATCH_TOKENS.value: float(tokens)}
-        return step._replace(metrics=metrics)
-
-    def _result(
-        self,
-        weights: Digest,
-        metrics: dict[str, float],
-        settings: TrainerSettings,
-        group: Group,
-    ) -> TrainedPolicy:
         config = settings.model_copy(update={"num_workers": group.world_size})
+        # The last pass of a consolidation is what was kept.
+        num_epochs = len(steps) if job.consolidates else settings.num_epochs
         return TrainedPolicy(
             weights=weights,
             config=config.model_dump(mode="json"),
             seed=settings.seed,
             world_size=group.world_size,
             versions={**library_versions(), PROCESSOR: group.processor},
-            metrics=metrics,
+            metrics=last_epoch(steps, num_epochs=max(1, num_epochs)),
         )
 
     def _drop_group(self) -> None:
         if self._group is not None:
             self._group.stop()
             self._group = None
-
-
-def _last_epoch(steps: Sequence[StepMetrics], num_epochs: int) -> dict[str, float]:
-    """Mean of each metric over the last epoch's steps."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for step in steps[-max(1, len(steps) // num_epochs) :]:
-        for name, value in step.metrics.items():
-            values[str(name)].append(value)
-    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -12,25 +12,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import (
-    ActorPlacementGroupRemoved,
-    ActorUnschedulableError,
-    GetTimeoutError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tacit.checkpoints import CheckpointStore
+from tacit.config import TrainerSettings
 from tacit.contracts import Digest
-from tacit.errors import PlacementError, TacitError, TrainingError
-from trainer.memory import UpdateTooLargeError
+from tacit.errors import PlacementError
+from trainer.failures import explain
 from trainer.placement import Request, place
 from trainer.progress import StepMetrics
 
@@ -45,26 +35,6 @@ COLLECTIVE_TIMEOUT_S = 600.0
 """How long a worker waits for another's gradient; covers one loading a large base more slowly."""
 SETTLE_TIMEOUT_S = 30.0
 """How long the other workers get to end after one has failed."""
-
-
-LOST = (
-    RayActorError,
-    NodeDiedError,
-    WorkerCrashedError,
-    ObjectLostError,
-    ActorPlacementGroupRemoved,
-    ActorUnschedulableError,
-    GetTimeoutError,
-)
-"""How Ray says that a worker, or the whole node it was on, is gone."""
-
-
-class WorkerLostError(Exception):
-    """A worker died, or the group came apart because of it; the update can start again."""
-
-
-class WorkerFailedError(TrainingError):
-    """A worker raised what none should; the group is not to be used again."""
 
 
 class PolicyWorker:
@@ -97,6 +67,10 @@ class PolicyWorker:
         self._session.join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
         return processor_kind(self._device), has_fast_bf16(self._device)
 
+    def try_reward(self, settings: TrainerSettings) -> None:
+        """See whether the reward that is configured works here. Raises ConfigError."""
+        self._session.try_reward(settings)
+
     def lead(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job as rank 0, streaming."""
         yield from self._session.run(job)
@@ -124,9 +98,7 @@ class WorkerGroup:
         self.world_size = request.num_workers
         self.workers: list[Any] = []
         self.processor = ""
-        """Kinds of processor in the group, usually one."""
         self.fast_bf16 = False
-        """Whether all of them are fast at bfloat16."""
         started = time.monotonic()
         self._placement = place(request, timeout_s=placement_timeout_s)
         try:
@@ -177,12 +149,20 @@ class WorkerGroup:
                 mend="See the worker logs in Ray's session folder.",
             ) from error
 
+    def try_reward(self, settings: TrainerSettings) -> None:
+        """See whether the reward that is configured works on a worker.
+
+        Raises ConfigError if it does not, and what ``failures.explain`` tells.
+        """
+        try:
+            ray.get(self.workers[0].try_reward.remote(settings))
+        except RayError as error:
+            raise explain([error]) from error
+
     def run(self, job: "UpdateJob") -> Iterator[StepMetrics | Digest]:
         """Run a job on all workers: StepMetrics while it trains, the checkpoint's digest last.
 
-        Raises WorkerLostError when a worker or its node died, UpdateTooLargeError when one ran out
-        of memory, a TacitError raised in the workers as it is, and WorkerFailedError for anything
-        else.
+        Raises what ``failures.explain`` tells.
         """
         shared = ray.put(job)
         stream = self.workers[0].lead.options(num_returns="streaming").remote(shared)
@@ -192,25 +172,7 @@ class WorkerGroup:
                 yield ray.get(reference)
             ray.get(others)
         except RayError as error:
-            raise self._explain(error, others) from error
-
-    def _explain(self, error: RayError, others: list[Any]) -> Exception:
-        """The one error to raise: survivors of a failure only see their connection close."""
-        errors = [error, *self._settle(others)]
-        causes = [found.cause for found in errors if isinstance(found, RayTaskError)]
-        for cause in causes:
-            if isinstance(cause, UpdateTooLargeError):
-                return cause
-        for found in errors:
-            if isinstance(found, OutOfMemoryError):  # Ray ended a worker before the kernel would
-                return UpdateTooLargeError("an update that fits into memory", got=str(found))
-        if any(isinstance(found, LOST) for found in errors):
-            return WorkerLostError(str(error))
-        for cause in causes:
-            if isinstance(cause, TacitError):
-                return cause
-        got = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes or errors)
-        return WorkerFailedError("an update without errors in the workers", got=got)
+            raise explain([error, *self._settle(others)]) from error
 
     def _settle(self, others: list[Any]) -> list[RayError]:
         """Errors of the other workers' jobs, and of workers that no longer answer."""

@@ -128,6 +128,13 @@ class TrainerSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What ``mixed`` multiplies matrices in. ``auto`` is bf16 where all workers have units for it
     (AMX, or a GPU from Ampere on) and fp32 elsewhere; what it came to stands in the candidate."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Compute layers again in the backward pass instead of keeping what they computed: less memory,
+    about a third more time, the same weights. ``auto`` is off until memory runs out and smaller
+    micro-batches no longer help; what it came to stands in the candidate."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """``fsdp2`` shares the layers of ``mixed``'s policy out over the workers, for policies that a
+    GPU cannot hold; ``none`` has all of them on every worker."""
     micro_batch_tokens: Count = 8_192
     """Tokens, padding included, that a worker takes through the model at once."""
     warmup_share: Share = 0.05
@@ -153,6 +160,12 @@ class TrainerSettings(Section):
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often an update starts again after losing a worker."""
 
+    @property
+    def samples_are_rewarded(self) -> bool:
+        """Whether the method asks a reward function or model about answers it sampled."""
+        judged = bool(self.reward.function or self.reward.model)
+        return judged and self.method in ("grpo", "rloo", "sdpo")
+
     @model_validator(mode="after")
     def _add_ons_fit(self) -> "TrainerSettings":
         used = {
@@ -170,6 +183,18 @@ class TrainerSettings(Section):
                 "expected trainer.replay.share > 0 with trainer.ewc.weight, "
                 "which protects what replay needs; got 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> "TrainerSettings":
+        unsuitable = {
+            f"trainer.method={self.method}": self.method != "mixed",
+            "trainer.ewc.weight": self.ewc.weight > 0,
+            "trainer.sparse.fraction": self.sparse.fraction < 1,
+        }
+        named = ", ".join(name for name, on in unsuitable.items() if on)
+        if named and self.sharding == "fsdp2":
+            raise ValueError(f"expected trainer.sharding=none with {named}; got fsdp2")
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,7 @@ def settings(**fields: Any) -> TrainerSettings:
         "num_epochs": 2,
         "learning_rate": 1e-3,
         "precision": "fp32",
+        "gradient_checkpointing": "off",
         "lora": {"rank": 4, "alpha": 8},
     }
     return TrainerSettings.model_validate({**values, **fields})

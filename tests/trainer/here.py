@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tacit.checkpoints import CheckpointStore
+from tacit.config import TrainerSettings
 from tacit.contracts import Digest
 from trainer.progress import StepMetrics
 from trainer.session import TrainingSession, UpdateJob
@@ -17,6 +18,10 @@ class Here:
 
     def __init__(self, store: CheckpointStore) -> None:
         self._session = TrainingSession(store)
+
+    def try_reward(self, settings: TrainerSettings) -> None:
+        """As a worker does."""
+        self._session.try_reward(settings)
 
     def run(self, job: UpdateJob) -> Iterator[StepMetrics | Digest]:
         """The job."""

@@ -14,8 +14,9 @@ from trainer.checkpoint import OpenPolicy
 from trainer.collective import Collective
 from trainer.distillation import Teacher
 from trainer.examples import Example, ExampleKind, build_examples
-from trainer.optimize import FlatParameters, Optimization
+from trainer.optimize import Optimization
 from trainer.progress import StepMetrics
+from trainer.weights import FlatParameters
 
 T = TypeVar("T")
 

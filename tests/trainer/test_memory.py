@@ -31,6 +31,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 EVENTS, REPLAY = mixed_events(24), replay_examples()
 
 
+AUTO = {"gradient_checkpointing": "auto"}
+CHECKPOINTED = 4
+"""Times as many tokens fit with gradient checkpointing."""
+
+
 class Roomy:
     """A group in this process whose memory holds microbatches of ``room`` tokens."""
 
@@ -46,7 +51,10 @@ class Roomy:
         """The job's steps; memory runs out after the first where it does not fit."""
         for item in self._session.run(job):
             yield item
-            if job.settings.micro_batch_tokens > self._room:
+            checkpointing = job.settings.gradient_checkpointing == "on"
+            if job.settings.micro_batch_tokens > self._room * (
+                CHECKPOINTED if checkpointing else 1
+            ):
                 raise UpdateTooLargeError("an update that fits", got="64 GiB wanted")
 
     def stop(self) -> None:
@@ -89,15 +97,33 @@ def test_an_update_that_does_not_fit_is_made_in_smaller_portions(store, groups, 
     assert train(store, parent, EVENTS, REPLAY, settings=chosen)[0] != made.weights
 
 
+def test_at_the_smallest_portions_layers_are_computed_again(store, groups):
+    parent = build.tiny_checkpoint(store)
+    chosen = settings(num_workers=1, micro_batch_tokens=512, **AUTO)
+    made = trainer(store, chosen, groups, room=64).update(
+        seal(parent, EVENTS), EVENTS, [], on_step=lambda step: None
+    )
+    assert len(groups) == 3
+    tried = ("micro_batch_tokens", "gradient_checkpointing")
+    assert [made.config[name] for name in tried] == [256, "on"]
+
+
+def test_where_memory_sufficed_the_record_says_that_nothing_was_computed_again(store, groups):
+    made = trainer(
+        store, settings(num_workers=1, num_epochs=1, **AUTO), groups, room=10_000
+    ).update(seal(build.tiny_checkpoint(store), EVENTS), EVENTS, [], on_step=lambda step: None)
+    assert made.config["gradient_checkpointing"] == "off"
+
+
 @pytest.mark.parametrize("fields", [{"micro_batch_tokens": 1_000}, {"method": "sft"}])
 def test_an_update_that_never_fits_ends_with_what_to_do(store, groups, fields):
     parent = build.tiny_checkpoint(store)
-    chosen = settings(num_workers=1, num_epochs=1, **fields)
+    chosen = settings(num_workers=1, num_epochs=1, **AUTO, **fields)
     with pytest.raises(TrainingError, match=r"64 GiB wanted.*max_length"):
         trainer(store, chosen, groups, room=1).update(
             seal(parent, EVENTS), EVENTS, [], on_step=lambda step: None
         )
-    assert len(groups) == (1 if "method" in fields else 3)
+    assert len(groups) == (2 if "method" in fields else 4)
 
 
 def test_torch_and_python_out_of_memory_are_known() -> None:

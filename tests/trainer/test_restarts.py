@@ -8,11 +8,11 @@ from tacit.contracts import Digest
 from tacit.errors import PlacementError, TrainingError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, seal, settings
+from trainer.group import WorkerLostError
 from trainer.placement import Request
 from trainer.progress import StepMetrics
 from trainer.session import UpdateJob
 from trainer.update import PolicyTrainer
-from trainer.workers import WorkerLostError
 
 EVENTS = mixed_events(6)
 STEP = StepMetrics(1, 1, {"train/loss": 0.5})

@@ -23,12 +23,13 @@ from tacit.contracts import Outcome
 from tacit.errors import IntegrityError, PlacementError, TrainingError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings, train
+from trainer.failures import explain
+from trainer.group import WorkerFailedError, WorkerLostError
 from trainer.memory import UpdateTooLargeError
 from trainer.placement import NAMESPACE, Request, place, resolve_request
 from trainer.provenance import processor_kind
 from trainer.session import UpdateJob
 from trainer.update import PolicyTrainer
-from trainer.workers import WorkerFailedError, WorkerLostError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -236,9 +237,8 @@ def test_one_worker_out_of_memory_is_told_as_such(warm):
         (RaySystemError("no route"), WorkerFailedError),
     ],
 )
-def test_what_ray_says_is_understood(warm, error, meaning):
-    warm.trainer.start()
-    assert type(warm.trainer._group._explain(error, [])) is meaning
+def test_what_ray_says_is_understood(error, meaning):
+    assert type(explain([error])) is meaning
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ decides whether an event takes part.
     star.py               star
     prompts.py            prompts to sample answers to, with what is known about each
     reward.py             reward functions and models
+    trial.py              tries the reward when the trainer starts
     answers.py            when two answers are the same, and where in a text the answer is
 """
 

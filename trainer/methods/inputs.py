@@ -77,7 +77,7 @@ class MethodInputs:
             "seed": settings.seed,
             "use_cpu": self.policy.model.device.type == "cpu",
             "bf16": False,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": settings.gradient_checkpointing == "on",
             "dataloader_pin_memory": False,
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
