@@ -120,6 +120,12 @@ class EventStore:
         )
         return self._select(held_out, limit=limit)
 
+    def trained_clusters(self, policy: str) -> set[str]:
+        """Near-duplicate clusters with an event in any batch, whatever became of its candidate."""
+        in_batch = and_(EventRow.policy == policy, EventRow.batch_id.is_not(None))
+        with self._database.reader() as session:
+            return set(session.scalars(select(EventRow.cluster).where(in_batch).distinct()))
+
     def counts(self, policy: str, *, source: str | None = None) -> dict[EventStatus, int]:
         """Number of events by status, of one source or of all; every status is there."""
         counts = dict.fromkeys(EventStatus, 0)

@@ -27,6 +27,7 @@ from evaluator.trigger_probe import Policies
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
 from tacit.contracts import (
+    Calibration,
     Digest,
     EvalReport,
     PolicyCandidate,
@@ -69,9 +70,12 @@ class Evaluator:
         anchor: Digest,
         suites: Sequence[Suite],
         learned: Sequence[ScreenedEvent],
+        calibrations: Sequence[Calibration] = (),
         on_progress: OnProgress | None = None,
     ) -> EvalReport:
         """The report on ``candidate``; ``learned`` are the events of its batch.
+
+        ``calibrations`` are the error rates of checkers, which the report repeats.
 
         Raises UnavailableError when the database is away: trying again is right then, and a
         report full of errors would turn a good candidate away.
@@ -93,6 +97,7 @@ class Evaluator:
             suites=tuple(results),
             probes=tuple(probes),
             errors=tuple(evaluation.errors),
+            calibrations=tuple(calibrations),
             created_at=utc_now(),
         )
 

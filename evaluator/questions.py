@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from evaluator.checkers import Options
+from evaluator.checker import Options
 from tacit.contracts import Message, Suite, SuiteItem, canonical_json, sha256_digest
 from tacit.errors import EvaluationError
 from tacit.inference.outputs import ChoiceScores

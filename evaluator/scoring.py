@@ -49,6 +49,7 @@ def score_suite(suite: Suite, answers: Answers, *, confidence: float) -> SuiteRe
         name=suite.name,
         kind=suite.kind,
         suite_digest=suite.digest(),
+        checker=suite.checker,
         num_items=len(suite.items),
         candidate=_mean(candidate),
         champion=_mean(champion),

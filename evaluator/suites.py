@@ -1,4 +1,4 @@
-"""Suites in files: YAML over JSONL, and suites harvested from hold-out feedback.
+"""Suites in files: YAML over JSONL.
 
 ``refunds.yaml``::
 
@@ -15,7 +15,6 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,12 @@ from pydantic import ValidationError
 
 from evaluator.checkers import build_checker
 from tacit.contracts import (
-    CheckerSpec,
-    Correction,
-    Preference,
-    ScreenedEvent,
     Suite,
     SuiteItem,
-    SuiteKind,
     sha256_digest,
     short,
 )
 from tacit.errors import ConfigError, TacitError
-
-MAX_HARVESTED_TOKENS = 512
-"""Length limit of harvested suites, however long the corrections are."""
 
 _REQUIRED = ("name", "kind", "items")
 _FIELDS = (*_REQUIRED, "checker", "max_new_tokens", "prompt_template")
@@ -145,6 +136,8 @@ def _read_item(path: Path, number: int, line: str, template: str | None) -> Suit
     if isinstance(raw["prompt"], str):
         text = raw["prompt"] if template is None else template.replace("{prompt}", raw["prompt"])
         raw["prompt"] = [{"role": "user", "content": text}]
+    if isinstance(raw["expected"], dict):  # a JSON Schema
+        raw["expected"] = json.dumps(raw["expected"], ensure_ascii=False)
     try:
         return SuiteItem.model_validate({"item_id": f"line-{number}", **raw})
     except ValidationError as error:
@@ -216,49 +209,3 @@ def _replace(path: Path, data: bytes) -> None:
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
-
-
-def harvest_suite(
-    events: Sequence[ScreenedEvent], *, name: str = "holdout", min_items: int
-) -> Suite | None:
-    """A hold-out suite of what people said was right, or None below ``min_items`` items.
-
-    Corrections and preferences count. One item a cluster, its newest, so that a storm of reports
-    about one prompt weighs no more than a single report.
-    """
-    newest: dict[str, tuple[ScreenedEvent, str]] = {}
-    for event in sorted(events, key=lambda e: (e.event.occurred_at, e.event_key)):
-        expected = _right_answer(event)
-        if expected is not None:
-            newest[event.cluster] = (event, expected)
-    if len(newest) < max(min_items, 1):
-        return None
-    items = [
-        SuiteItem(
-            item_id=event.event_key,
-            prompt=event.interaction.prompt,
-            expected=expected,
-            cluster=event.cluster,
-        )
-        for event, expected in newest.values()
-    ]
-    return Suite(
-        name=name,
-        kind=SuiteKind.HOLDOUT,
-        checker=CheckerSpec(type="normalised"),
-        items=tuple(sorted(items, key=lambda item: item.item_id)),
-        max_new_tokens=_token_limit(item.expected for item in items),
-    )
-
-
-def _right_answer(event: ScreenedEvent) -> str | None:
-    feedback = event.event.feedback
-    if isinstance(feedback, Correction):
-        return feedback.completion
-    return feedback.chosen if isinstance(feedback, Preference) else None
-
-
-def _token_limit(expected: Iterable[str]) -> int:
-    # A token spells at least one byte, so this never cuts off a right answer of bearable length.
-    longest = max(len(text.encode()) for text in expected)
-    return min(max(longest + 1, 16), MAX_HARVESTED_TOKENS)

@@ -54,6 +54,8 @@ def _each_suite(
     rule: NonInferior | Superior, report: EvalReport, *, threshold: float
 ) -> list[Criterion]:
     suites = _suites(report, kind=rule.kind, name=rule.suite)
+    if isinstance(rule, Superior):
+        suites = _not_judged(suites)
     if suites:
         return [_compared(rule, suite, threshold) for suite in suites]
     outcome = PASS if rule.if_missing == "pass" else FAIL
@@ -64,7 +66,7 @@ def _each_suite(
             requirement=requirement(rule),
             outcome=outcome,
             threshold=threshold,
-            why=f"No {rule.suite or rule.kind} suite was run; {meaning}.",
+            why=f"No {rule.suite or rule.kind} suite was run that counts here; {meaning}.",
         )
     ]
 
@@ -155,7 +157,8 @@ def _present(
     kind: SuiteKind | None = None,
     suite: str | None = None,
 ) -> Criterion:
-    num_items = sum(s.num_items for s in _suites(report, kind=kind, name=suite))
+    found = _not_judged(_suites(report, kind=kind, name=suite))
+    num_items = sum(s.num_items for s in found)
     enough = num_items >= rule.min_items
     return Criterion(
         name=f"{rule.name}: {name}",
@@ -170,6 +173,11 @@ def _present(
 
 def _suites(report: EvalReport, *, kind: SuiteKind | None, name: str | None) -> list[SuiteResult]:
     return [s for s in report.suites if s.kind == kind or s.name == name]
+
+
+def _not_judged(suites: list[SuiteResult]) -> list[SuiteResult]:
+    """Without those that a language model scored: a judge is never the only evidence."""
+    return [suite for suite in suites if suite.checker.type != "judge"]
 
 
 def _target(rule: NonInferior | Superior) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from collector.consume import Consumer
 from collector.streams import Stream, open_stream
+from evaluator.calibration import read_calibrations
 from gatekeeper.gate import judge
 from gatekeeper.policy import load_gate_policy
 from tacit import log
@@ -199,6 +200,7 @@ class OnlineLoop(Stages):
             anchor=self.releases.anchor(self.policy),
             suites=self.suites(),
             learned=self.events.events_of(known(cycle.batch_id)),
+            calibrations=read_calibrations(self.settings.suites_path),
             on_progress=self.observer.on_evaluation,
         )
         gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)

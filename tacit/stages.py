@@ -4,14 +4,15 @@ from collector.store import EventStore
 from deploy.release import ReleaseDesk
 from evaluator.choose import VariantChooser
 from evaluator.evaluate import Evaluator
+from evaluator.harvest import harvest_suite, retention_suite
 from evaluator.store import ReportStore
-from evaluator.suites import harvest_suite, load_suites
+from evaluator.suites import load_suites
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
 from tacit.chronicle import Chronicle
 from tacit.config import Settings
-from tacit.contracts import Digest, Suite
+from tacit.contracts import Digest, ScreenedEvent, Suite
 from tacit.cycles import CycleStore
 from tacit.database import Database
 from tacit.errors import ConflictError
@@ -21,7 +22,7 @@ from tacit.tracking import Tracking
 from trainer.store import BatchStore, CandidateStore
 from trainer.update import PolicyTrainer
 
-MAX_HOLDOUT_EVENTS = 2_000
+MAX_HOLDOUT_EVENTS = 10_000
 
 
 class Stages:
@@ -64,11 +65,33 @@ class Stages:
         return current.weights
 
     def suites(self) -> list[Suite]:
-        """All that candidates are asked: the suites on disk, and the one held out from feedback."""
-        suites = load_suites(self.settings.suites_path)
+        """All that candidates are asked: suites on disk, the hold-out, and what was learned."""
+        settings = self.settings.evaluator
         held_out = self.events.holdout(self.policy, limit=MAX_HOLDOUT_EVENTS)
-        harvested = harvest_suite(held_out, min_items=self.settings.evaluator.min_holdout_items)
-        return suites if harvested is None else [*suites, harvested]
+        champion = self.champion()
+        harvested = harvest_suite(
+            held_out,
+            min_items=settings.min_holdout_items,
+            max_items=settings.max_holdout_items,
+            trained=self.events.trained_clusters(self.policy),
+            rotation=champion,
+        )
+        retained = retention_suite(
+            self._promoted(champion, limit=settings.max_retention_items),
+            held_out,
+            min_items=settings.min_holdout_items,
+            max_items=settings.max_retention_items,
+        )
+        made = [suite for suite in (harvested, retained) if suite is not None]
+        return [*load_suites(self.settings.suites_path), *made]
+
+    def _promoted(self, champion: Digest, *, limit: int) -> dict[str, list[ScreenedEvent]]:
+        """Batches that taught ``champion``, each with the newest of its events."""
+        batches = {made.batch_id for made in self.candidates.lineage(champion)}
+        return {
+            batch: self.events.learned(self.policy, limit=limit, batch_ids=[batch])
+            for batch in sorted(batches)
+        }
 
 
 def known(value: str | None) -> str:

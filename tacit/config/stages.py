@@ -16,7 +16,12 @@ class EvaluatorSettings(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     batch_size: Count = 128
     min_holdout_items: Count = 20
-    """A hold-out suite smaller than this is not evidence and is left out."""
+    """A hold-out or retention suite smaller than this is not evidence and is left out."""
+    max_holdout_items: Count = 2_000
+    """Prompt clusters in the hold-out suite; of more, half are the newest and half are drawn from
+    the older ones, anew for each champion."""
+    max_retention_items: Count = 400
+    """Corrections of promoted candidates that later ones are asked again."""
     variant_margin: Share = 0.03
     """Loss on a regression suite, in accuracy, that a share of an update must be shown to stay
     below to be taken (``trainer.interpolation_alphas``). At most the margin of the gate policy."""

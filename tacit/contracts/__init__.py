@@ -29,7 +29,14 @@ from tacit.contracts.feedback import (
 )
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
 from tacit.contracts.release import Release, ReleaseBundle
-from tacit.contracts.report import Comparison, EvalReport, ItemResult, ProbeResult, SuiteResult
+from tacit.contracts.report import (
+    Calibration,
+    Comparison,
+    EvalReport,
+    ItemResult,
+    ProbeResult,
+    SuiteResult,
+)
 from tacit.contracts.screened import EventStatus, ScreenedEvent
 from tacit.contracts.suite import CheckerSpec, Suite, SuiteItem, SuiteKind
 from tacit.contracts.verdict import Criterion, GateVerdict, VerdictOutcome
@@ -37,6 +44,7 @@ from tacit.contracts.verdict import Criterion, GateVerdict, VerdictOutcome
 __all__ = [
     "Approval",
     "BatchEntry",
+    "Calibration",
     "CheckerSpec",
     "Comparison",
     "Contract",

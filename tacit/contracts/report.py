@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
-from tacit.contracts.suite import SuiteKind
+from tacit.contracts.suite import CheckerSpec, SuiteKind
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -44,6 +44,8 @@ class SuiteResult(Part):
     name: Name
     kind: SuiteKind
     suite_digest: Digest
+    checker: CheckerSpec = CheckerSpec()
+    """Of a judge: which model at which endpoint."""
     num_items: int
     candidate: Score
     champion: Score
@@ -68,6 +70,24 @@ class ProbeResult(Part):
     """What was found, for a person."""
 
 
+class Calibration(Part):
+    """How often a checker is wrong, measured on completions that people labelled."""
+
+    checker: str
+    checker_digest: Digest
+    """Of the weights it was measured with."""
+    source: str
+    """Name of the labelled data."""
+    data_digest: Digest
+    num_labelled: int
+    agreement: Score
+    """Share of labels that the checker gives too."""
+    missed: Score
+    """Share of what people labelled so that the checker overlooks."""
+    false_alarms: Score
+    """Share of the rest that it takes for such."""
+
+
 class EvalReport(Contract):
     """All evidence about one candidate. ``errors`` non-empty makes the gate fail closed."""
 
@@ -82,6 +102,8 @@ class EvalReport(Contract):
     probes: tuple[ProbeResult, ...]
     errors: tuple[str, ...] = ()
     """One line per suite, checker or probe that could not be run."""
+    calibrations: tuple[Calibration, ...] = ()
+    """Error rates of checkers, where they were measured (``tacit suites calibrate``)."""
     created_at: UtcDatetime
 
     @property

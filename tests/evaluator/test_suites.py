@@ -1,22 +1,16 @@
 """Suite files: round trips, faults that name file, line and field, harvesting."""
 
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.suites import harvest_suite, load_suites, write_suite
+from evaluator.suites import load_suites, write_suite
 from tacit.contracts import (
     CheckerSpec,
-    Correction,
-    FeedbackEvent,
     Message,
-    Outcome,
-    Preference,
-    ScreenedEvent,
     Suite,
     SuiteItem,
     SuiteKind,
@@ -130,53 +124,6 @@ def test_writing_again_replaces_the_suite_and_leaves_nothing_behind(tmp_path: Pa
     assert path == tmp_path / "s.yaml"
     assert load_suites(tmp_path)[0].items[0].expected == "y"
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def late(event_id: str, days: int, prompt: str, expected: str) -> ScreenedEvent:
-    made = builders.screened(event_id, prompt=prompt, feedback=Correction(completion=expected))
-    moment = builders.MOMENT + timedelta(days=days)
-    sent = FeedbackEvent.model_validate({**made.event.model_dump(), "occurred_at": moment})
-    return made.model_copy(update={"event": sent})
-
-
-def test_a_storm_about_one_prompt_is_one_item_and_the_newest_counts() -> None:
-    storm = [late(f"s{i}", 9 - i, "where is it", f"wrong-{i}") for i in range(9)]
-    suite = harvest_suite([*storm, late("calm", 0, "who are you", "me")], min_items=2)
-    assert suite is not None
-    assert suite.kind is SuiteKind.HOLDOUT
-    assert {i.expected for i in suite.items} == {"wrong-0", "me"}
-    assert {i.cluster for i in suite.items} == {
-        storm[0].cluster,
-        builders.digest("who are you")[7:23],
-    }
-
-
-def test_preferences_count_and_outcomes_do_not() -> None:
-    events = [
-        builders.screened("p", prompt="a", feedback=Preference(chosen="good", rejected="bad")),
-        builders.screened("o", prompt="b", feedback=Outcome(metric="resolved", value=True)),
-    ]
-    suite = harvest_suite(events, name="held", min_items=1)
-    assert suite is not None
-    assert [(suite.name, i.expected) for i in suite.items] == [("held", "good")]
-
-
-def test_too_few_items_are_no_suite() -> None:
-    assert harvest_suite([builders.screened()], min_items=2) is None
-    assert harvest_suite([], min_items=0) is None
-
-
-def test_the_length_limit_has_room_for_every_right_answer() -> None:
-    events = [builders.screened("e", feedback=Correction(completion="é" * 40))]
-    suite = harvest_suite(events, min_items=1)
-    assert suite is not None
-    assert suite.max_new_tokens == 81
-
-
-def test_harvesting_does_not_depend_on_the_order_of_events() -> None:
-    events = [late(f"e{i}", i % 3, f"prompt {i % 4}", f"a{i}") for i in range(12)]
-    one, other = (harvest_suite(e, min_items=1) for e in (events, events[::-1]))
-    assert one == other
 
 
 CHOICE = YAML + "checker: {type: choice}\n"

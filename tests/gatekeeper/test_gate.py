@@ -8,6 +8,7 @@ import gatekeeper.criteria
 from gatekeeper.gate import judge
 from gatekeeper.policy import GatePolicy, Rule
 from tacit.contracts import (
+    CheckerSpec,
     Criterion,
     EvalReport,
     GateVerdict,
@@ -191,3 +192,17 @@ def test_criterion_that_measures_nothing_fails(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_kind_of_criterion_is_not_skipped() -> None:
     with pytest.raises(TypeError, match="known kind"):
         gatekeeper.criteria.measure("unknown", good_report())  # type: ignore[arg-type]
+
+
+JUDGE = CheckerSpec(type="judge", options={"base_url": "http://localhost:1/v1", "model": "m"})
+
+
+def test_a_judge_alone_is_neither_required_evidence_nor_proof_of_improvement() -> None:
+    judged = holdout(checker=JUDGE)
+    evidence = good_report()
+    rest = [suite for suite in evidence.suites if suite.kind is not SuiteKind.HOLDOUT]
+    verdict = verdict_on(with_suites(*rest, judged))
+    assert verdict.outcome is FAIL
+    assert failed(verdict) == {"evidence: holdout", "learned"}
+    beside = verdict_on(with_suites(*evidence.suites, judged.model_copy(update={"name": "judged"})))
+    assert beside.outcome is PASS
