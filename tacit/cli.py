@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tacit.commands import audit, consolidate, dead_letters, importing, keys, quarantine, reproduce
+from tacit.commands import (
+    audit,
+    consolidate,
+    dead_letters,
+    importing,
+    keys,
+    quarantine,
+    reproduce,
+    suites,
+)
 from tacit.commands.options import (
     AsJson,
     File,
@@ -39,6 +48,7 @@ app.add_typer(importing.app, name="import")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letter")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(suites.app, name="suites")
 app.command("consolidate")(consolidate.consolidate)
 app.command("reproduce")(reproduce.reproduce)
 
