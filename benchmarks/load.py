@@ -10,11 +10,14 @@ import selectors
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+OnAnswer = Callable[[int, bytes, float, float], None]
+"""Gets status and body of an answer, and when its request was sent and it came, both in seconds of
+``time.perf_counter``."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class _Connection:
         self.socket.setblocking(False)
         self.unsent = memoryview(b"")
         self.received = bytearray()
+        self.body = b""
         self.due_s = 0.0
 
     def send(self, request: bytes, due_s: float) -> None:
@@ -76,11 +80,17 @@ class _Connection:
         length = int(head[start:].split(b"\r\n", 1)[0])
         if len(self.received) < end + len(_HEAD_END) + length:
             return None
+        self.body = bytes(self.received[end + len(_HEAD_END) :])
         return int(head[9:12])
 
 
 def closed_loop(
-    address: tuple[str, int], requests: Iterator[bytes], *, connections: int, duration_s: float
+    address: tuple[str, int],
+    requests: Iterator[bytes],
+    *,
+    connections: int,
+    duration_s: float,
+    on_answer: OnAnswer | None = None,
 ) -> Tally:
     """Send ``requests`` over ``connections`` as fast as they are answered, for ``duration_s``."""
     tally = Tally()
@@ -95,9 +105,13 @@ def closed_loop(
         for connection, status in _answers(selector, timeout_s=10.0):
             now = time.perf_counter()
             _note(tally, status, now - connection.due_s)
+            if on_answer is not None:
+                on_answer(status, connection.body, connection.due_s, now)
             request = next(requests, None) if now - started < duration_s else None
             if request is None:
                 busy -= 1
+                # A service may close what is idle while others still wait.
+                selector.unregister(connection.socket)
             else:
                 connection.send(request, now)
     tally.elapsed_s = time.perf_counter() - started

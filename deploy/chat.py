@@ -1,7 +1,8 @@
-"""One chat completion from request to answer: submit, wait or stream, and record it.
+"""One request from submission to answer: submit, wait or stream, and record it.
 
-Everything that blocks runs on threads; the event loop only waits on futures. An interaction is
-handed to ``record`` on a thread of its own, so that recording never delays an answer.
+Everything that blocks runs on threads; the event loop only waits on futures. Before the end of an
+answer goes out its interaction is handed to ``record`` on a thread of its own, and waited for, so
+that it survives a crash; but no longer than a moment, so that recording never delays an answer.
 """
 
 import asyncio
@@ -17,20 +18,19 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from deploy.engines.base import Delta, Engine, Generation, Ticket
-from deploy.openai_format import (
-    answer_head,
-    chunk,
-    error_body,
-    policy_version,
-    tacit_error_body,
-    usage_chunk,
-)
-from deploy.openai_requests import ChatRequest
+from deploy.openai_format import answer_head, error_body, policy_version, tacit_error_body
+from deploy.openai_forms import ChatForm, Form, TextForm
+from deploy.openai_requests import ChatRequest, TextRequest
 from tacit.config import Settings
 from tacit.contracts import Digest, Interaction, utc_now
 from tacit.errors import TacitError
 
 logger = logging.getLogger(__name__)
+
+RECORD_WAIT_S = 0.05
+"""How long the end of an answer waits for its interaction to be on disk."""
+CHAMPION = "champion"
+"""The arm that answers where nothing else shares the traffic."""
 
 Record = Callable[[Interaction], None]
 Step = tuple[int, Delta | None]
@@ -47,14 +47,15 @@ class Asker:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat completion whose requests are submitted."""
+    """A request whose generations are submitted."""
 
     policy: str
-    request: ChatRequest
+    request: ChatRequest | TextRequest
     asker: Asker
     tickets: list[Ticket]
     answer_id: str
     asked_at: datetime
+    form: Form
 
     @property
     def weights(self) -> Digest:
@@ -73,55 +74,61 @@ class Chat:
 
 
 class Recorder:
-    """Hands interactions on without making anyone wait."""
+    """Hands interactions on without making anyone wait for long."""
 
     def __init__(self, record: Record, settings: Settings) -> None:
         self._record = record
         self._settings = settings
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
 
-    def record(self, chat: Chat, generations: Sequence[Generation]) -> None:
-        """Record every choice, unless the asker wished otherwise."""
-        if chat.asker.recorded:
-            self._thread.submit(self._record_all, chat, list(generations))
+    async def record(self, chat: Chat, generations: Sequence[Generation]) -> None:
+        """Record every choice, unless the asker wished otherwise.
+
+        Returns when they are handed on, or after ``RECORD_WAIT_S``, while it goes on. A completion
+        of bare text is not recorded: its prompt is no chat, and feedback is learned from as chat.
+        """
+        if not chat.asker.recorded or not isinstance(chat.request, ChatRequest):
+            return
+        handed_on = self._thread.submit(self._record_all, chat, chat.request, list(generations))
+        await asyncio.wait([asyncio.wrap_future(handed_on)], timeout=RECORD_WAIT_S)
 
     def close(self) -> None:
         """Wait until all is handed on."""
         self._thread.shutdown(wait=True)
 
-    def _record_all(self, chat: Chat, generations: list[Generation]) -> None:
+    def _record_all(self, chat: Chat, request: ChatRequest, generations: list[Generation]) -> None:
+        prompt = request.prompt()
         for choice, generation in enumerate(generations):
+            sampling = request.sampling(self._settings, choice=choice)
             try:
-                self._record(interaction_of(chat, choice, generation, settings=self._settings))
+                self._record(
+                    Interaction(
+                        # The first choice has the answer's id, the others ``id.1``, …
+                        interaction_id=f"{chat.answer_id}.{choice}" if choice else chat.answer_id,
+                        policy=chat.policy,
+                        source=chat.asker.source,
+                        subject_id=request.user,
+                        episode_id=request.metadata.episode_id,
+                        occurred_at=chat.asked_at,
+                        prompt=prompt,
+                        # PostgreSQL cannot store NUL, which a byte-level policy may well say.
+                        completion=generation.text.replace("\x00", ""),
+                        policy_version=policy_version(chat.policy, generation.weights),
+                        completion_ids=generation.token_ids,
+                        logprobs=generation.logprobs,
+                        sampling=sampling,
+                        template_digest=generation.template_digest,
+                        arm=CHAMPION,
+                        arm_probability=1.0,
+                    )
+                )
             except (TacitError, ValidationError, OSError) as error:
                 logger.warning("%s could not be recorded: %s", chat.answer_id, error)
 
 
-def interaction_of(
-    chat: Chat, choice: int, generation: Generation, *, settings: Settings
-) -> Interaction:
-    """The interaction of one choice: the first has the answer's id, the others ``id.1``, …"""
-    request = chat.request
-    return Interaction(
-        interaction_id=chat.answer_id if choice == 0 else f"{chat.answer_id}.{choice}",
-        policy=settings.policy,
-        source=chat.asker.source,
-        subject_id=request.user,
-        episode_id=request.metadata.episode_id,
-        occurred_at=chat.asked_at,
-        prompt=request.prompt(),
-        # PostgreSQL cannot store NUL, which a byte-level policy may well say.
-        completion=generation.text.replace("\x00", ""),
-        policy_version=policy_version(settings.policy, generation.weights),
-        completion_ids=generation.token_ids,
-        logprobs=generation.logprobs,
-        sampling=request.sampling(settings, choice=choice),
-    )
-
-
 async def submit(
     engine: Engine,
-    request: ChatRequest,
+    request: ChatRequest | TextRequest,
     asker: Asker,
     *,
     settings: Settings,
@@ -141,7 +148,9 @@ async def submit(
     if steps is not None:
         for choice, ticket in enumerate(tickets):
             ticket.future.add_done_callback(_ender(steps, choice))
-    return Chat(settings.policy, request, asker, tickets, f"chatcmpl-{uuid.uuid4().hex}", utc_now())
+    form = _form_of(request)
+    answer_id = form.id_prefix + uuid.uuid4().hex
+    return Chat(settings.policy, request, asker, tickets, answer_id, utc_now(), form)
 
 
 async def wait(chat: Chat) -> list[Generation]:
@@ -157,13 +166,12 @@ async def stream(
 ) -> AsyncIterator[str]:
     """Server-sent events of ``chat``, ended by ``[DONE]``; what goes wrong comes as an event."""
     try:
-        async for event in _events(chat, steps):
-            yield _sse(event)
+        async for events in _events(chat, steps):
+            yield "".join(map(_sse, events))
         generations = [ticket.future.result(timeout=0) for ticket in chat.tickets]
-        recorder.record(chat, generations)
-        options = chat.request.stream_options
-        if options is not None and options.include_usage:
-            yield _sse(usage_chunk(chat.head, generations))
+        await recorder.record(chat, generations)
+        if chat.request.wants_usage:
+            yield _sse(chat.form.usage(chat.head, generations))
         yield "data: [DONE]\n\n"
     except TacitError as error:
         yield _sse(tacit_error_body(error))
@@ -174,19 +182,39 @@ async def stream(
         _abandon(chat)
 
 
-async def _events(chat: Chat, steps: "asyncio.Queue[Step]") -> AsyncIterator[dict[str, object]]:
-    unfinished = len(chat.tickets)
-    for choice in range(unfinished):
-        yield chunk(chat.head, choice, delta={"role": "assistant", "content": ""})
+async def _events(
+    chat: Chat, steps: "asyncio.Queue[Step]"
+) -> AsyncIterator[list[dict[str, object]]]:
+    """Events in bunches: what has come in by the time that the last bunch is sent goes together."""
+    head, form, unfinished = chat.head, chat.form, len(chat.tickets)
+    beginning = list(form.begin(head, unfinished))
+    if beginning:
+        yield beginning
     while unfinished:
-        choice, delta = await steps.get()
-        if delta is None:
-            generation = chat.tickets[choice].future.result(timeout=0)
-            yield chunk(chat.head, choice, finish_reason=generation.finish_reason)
-            unfinished -= 1
-        elif delta.text or chat.request.logprobs:
-            tokens = delta if chat.request.logprobs else None
-            yield chunk(chat.head, choice, delta={"content": delta.text}, tokens=tokens)
+        bunch = []
+        for choice, delta in await _take_all(steps):
+            if delta is None:
+                generation = chat.tickets[choice].future.result(timeout=0)
+                bunch.append(form.end(head, choice, generation.finish_reason))
+                unfinished -= 1
+            elif delta.text or form.with_logprobs:
+                bunch.append(form.delta(head, choice, delta))
+        if bunch:
+            yield bunch
+
+
+async def _take_all(steps: "asyncio.Queue[Step]") -> list[Step]:
+    """What is in ``steps``, at least one."""
+    taken = [await steps.get()]
+    while not steps.empty():
+        taken.append(steps.get_nowait())
+    return taken
+
+
+def _form_of(request: ChatRequest | TextRequest) -> Form:
+    if isinstance(request, ChatRequest):
+        return ChatForm(with_logprobs=request.logprobs, choices_per_prompt=request.n)
+    return TextForm(with_logprobs=request.logprobs is not None, choices_per_prompt=request.n)
 
 
 def _teller(steps: "asyncio.Queue[Step]", choice: int) -> Callable[[Delta], None]:

@@ -1,7 +1,6 @@
-"""Answers and errors in OpenAI's form, as its official clients read them."""
+"""Names of versions, and errors in OpenAI's form, as its official clients read them."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from deploy.engines.base import ContextLengthError, Delta, Generation, QueueFullError
+from deploy.engines.base import ContextLengthError, QueueFullError
 from tacit.contracts import Digest, short
 from tacit.errors import (
     InvalidInputError,
@@ -54,58 +53,6 @@ def answer_head(answer_id: str, *, weights: Digest, policy: str, created: int) -
     }
 
 
-def chat_completion(
-    head: dict[str, object], generations: Sequence[Generation], *, with_logprobs: bool
-) -> dict[str, Any]:
-    """The body of a whole answer."""
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": generation.text, "refusal": None},
-            "logprobs": _logprobs(generation) if with_logprobs else None,
-            "finish_reason": generation.finish_reason,
-        }
-        for index, generation in enumerate(generations)
-    ]
-    kind = {"object": "chat.completion"}
-    return {**head, **kind, "choices": choices, "usage": usage(generations)}
-
-
-def chunk(
-    head: dict[str, object],
-    index: int,
-    *,
-    delta: dict[str, str] | None = None,
-    tokens: Delta | None = None,
-    finish_reason: str | None = None,
-) -> dict[str, Any]:
-    """One event of a streamed answer; ``tokens`` are those whose logprobs it carries."""
-    choice = {
-        "index": index,
-        "delta": delta or {},
-        "logprobs": None if tokens is None else _logprobs(tokens),
-        "finish_reason": finish_reason,
-    }
-    return {**head, "object": "chat.completion.chunk", "choices": [choice]}
-
-
-def usage_chunk(head: dict[str, object], generations: Sequence[Generation]) -> dict[str, Any]:
-    """The last event of a streamed answer whose usage was asked for."""
-    kind = {"object": "chat.completion.chunk"}
-    return {**head, **kind, "choices": [], "usage": usage(generations)}
-
-
-def usage(generations: Sequence[Generation]) -> dict[str, int]:
-    """Tokens of the prompt, counted once, and of all choices."""
-    prompt = generations[0].prompt_tokens
-    completion = sum(len(generation.token_ids) for generation in generations)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
-
-
 def model_entry(model_id: str, *, created: int) -> dict[str, Any]:
     """One row of ``GET /v1/models``."""
     return {"id": model_id, "object": "model", "created": created, "owned_by": "tacit"}
@@ -131,19 +78,6 @@ def install_openai_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
-
-
-def _logprobs(tokens: Generation | Delta) -> dict[str, Any]:
-    content = [
-        {"token": piece, "bytes": _bytes(piece), "logprob": logprob, "top_logprobs": []}
-        for piece, logprob in zip(tokens.pieces, tokens.logprobs, strict=True)
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _bytes(piece: str) -> list[int] | None:
-    # A token that holds half a character has no text of its own to take bytes from.
-    return None if "\N{REPLACEMENT CHARACTER}" in piece else list(piece.encode())
 
 
 def _on_tacit_error(request: Request, error: Exception) -> JSONResponse:

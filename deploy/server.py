@@ -1,13 +1,14 @@
 """The OpenAI-compatible server of one policy line.
 
-In: chat completion requests with an API key of scope ``send``. Out: answers that name the policy
-version that gave them; their ``id`` is the interaction id that feedback refers to. What it serves
-is decided by ``deploy/watch.py`` alone, and only from releases that verify.
+In: requests for chat and text completions, with an API key of scope ``send``. Out: answers that
+name the policy version that gave them; their ``id`` is the interaction id that feedback refers to.
+What it serves is decided by ``deploy/watch.py`` alone, and only from releases that verify.
 """
 
 import asyncio
+import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,13 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from deploy.chat import Asker, Record, Recorder, Step, stream, submit, wait
 from deploy.engines.base import Engine
 from deploy.engines.transformers import TransformersEngine
-from deploy.openai_format import (
-    chat_completion,
-    install_openai_errors,
-    model_entry,
-    policy_version,
-)
-from deploy.openai_requests import parse_chat_request
+from deploy.openai_fields import parse_request
+from deploy.openai_format import install_openai_errors, model_entry, policy_version
+from deploy.openai_requests import ChatRequest, TextRequest
 from deploy.watch import ReleaseWatcher
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
@@ -49,12 +46,13 @@ def create_app(
     verifier: Verifier,
     keys: KeyStore,
     record: Record,
+    on_close: Callable[[], None] = lambda: None,
     engine: Engine | None = None,
 ) -> FastAPI:
     """The server as an ASGI application; engine and watcher run while its lifespan does.
 
-    ``record`` is called with each interaction on a thread of its own. ``engine`` is the embedded
-    one unless another is passed in.
+    ``record`` is called with each interaction on a thread of its own, and ``on_close`` after the
+    last. ``engine`` is the embedded one unless another is passed in.
     """
     engine = engine or TransformersEngine(
         store,
@@ -72,27 +70,25 @@ def create_app(
         try:
             yield
         finally:
-            for close in (watcher.close, engine.close, recorder.close):
+            for close in (watcher.close, engine.close, recorder.close, on_close):
                 await run_in_threadpool(close)
 
     app = FastAPI(title="Tacit serving", lifespan=lifespan)
     install_openai_errors(app)
-    _add_chat(app, settings, engine=engine, keys=keys, recorder=recorder)
+    _add_completions(app, settings, engine=engine, keys=keys, recorder=recorder)
     _add_models(app, settings, watcher=watcher, keys=keys)
     _add_health(app, settings, watcher=watcher)
     return app
 
 
-def _add_chat(
+def _add_completions(
     app: FastAPI, settings: Settings, *, engine: Engine, keys: KeyStore, recorder: Recorder
 ) -> None:
-    @app.post("/v1/chat/completions")
-    async def create_chat_completion(request: Request) -> Response:
-        """Answer a chat completion request, whole or as server-sent events."""
+    async def answer(request: Request, kind: type[ChatRequest] | type[TextRequest]) -> Response:
         principal = await run_in_threadpool(_sender, keys, request, settings)
         body = await _read_body(request, settings.deploy.max_request_bytes)
-        asked = parse_chat_request(body, settings)
-        asker = _asker(principal, request)
+        asked = parse_request(body, kind, settings)
+        asker = _asker(principal, request, settings)
         steps: asyncio.Queue[Step] | None = asyncio.Queue() if asked.stream else None
         chat = await submit(engine, asked, asker, settings=settings, steps=steps)
         headers = {VERSION_HEADER: policy_version(settings.policy, chat.weights)}
@@ -100,9 +96,18 @@ def _add_chat(
             events = stream(chat, steps, recorder=recorder)
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
         generations = await wait(chat)
-        recorder.record(chat, generations)
-        answer = chat_completion(chat.head, generations, with_logprobs=asked.logprobs)
-        return JSONResponse(answer, headers=headers)
+        await recorder.record(chat, generations)
+        return JSONResponse(chat.form.whole(chat.head, generations), headers=headers)
+
+    @app.post("/v1/chat/completions")
+    async def create_chat_completion(request: Request) -> Response:
+        """Answer a chat, whole or as server-sent events."""
+        return await answer(request, ChatRequest)
+
+    @app.post("/v1/completions")
+    async def create_completion(request: Request) -> Response:
+        """Go on with a text, which no chat template is put around; nothing is recorded."""
+        return await answer(request, TextRequest)
 
 
 def _add_models(
@@ -161,11 +166,13 @@ def _sender(keys: KeyStore, request: Request, settings: Settings) -> Principal:
     return principal
 
 
-def _asker(principal: Principal, request: Request) -> Asker:
+def _asker(principal: Principal, request: Request, settings: Settings) -> Asker:
     # A key that is bound to no source may name one; else its own name tells whose it is.
     named = request.headers.get(SOURCE_HEADER) or principal.name
     source = principal.source or (named if _NAME.fullmatch(named) else "unnamed")
-    return Asker(source, recorded=request.headers.get(RECORD_HEADER, "").lower() != "no")
+    wished = request.headers.get(RECORD_HEADER, "").lower() != "no"
+    drawn = random.random() >= settings.deploy.unrecorded_share
+    return Asker(source, recorded=wished and drawn)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -80,6 +80,8 @@ class Generation:
     finish_reason: FinishReason
     weights: Digest
     tops: tuple[tuple[TopToken, ...], ...] = ()
+    template_digest: Digest | None = None
+    """Of the chat template that the prompt went through; None for text."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import Future
+from functools import lru_cache
 
 from deploy.engines.base import (
     Delta,
@@ -12,6 +13,7 @@ from deploy.engines.base import (
     TopToken,
 )
 from deploy.engines.detokenize import UNFINISHED_CHARACTER, Detokenizer
+from tacit.contracts import Digest, sha256_digest
 from tacit.policies import Policy
 
 
@@ -57,7 +59,7 @@ class Row:
         if self.done:
             self._finish(ended)
         elif request.on_delta is not None:
-            self._tell(_presentable(text, request.stop))
+            self._tell(self._trim(_presentable(text, request.stop)))
 
     def fail(self, error: BaseException) -> None:
         """Answer the ticket with ``error`` unless it is answered already."""
@@ -69,7 +71,7 @@ class Row:
         ids = self._ids[:-1] if ended else self._ids
         text: str = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
         cuts = [at for at in (text.find(stop) for stop in self.request.stop) if at >= 0]
-        text = text[: min(cuts, default=len(text))].strip()
+        text = self._trim(text[: min(cuts, default=len(text))])
         reason: FinishReason = "stop" if ended or cuts else "length"
         if self.request.on_delta is not None:
             self._tell(text)
@@ -82,8 +84,18 @@ class Row:
             prompt_tokens=len(self.prompt_ids),
             finish_reason=reason,
             weights=self.policy.digest,
+            template_digest=self._template_digest(),
         )
         self.ticket.future.set_result(generation)
+
+    def _template_digest(self) -> Digest | None:
+        if isinstance(self.request.prompt, str):
+            return None
+        return _digest_of(str(self.policy.tokenizer.chat_template))
+
+    def _trim(self, text: str) -> str:
+        # Where a text goes on, the space before its next word is part of the answer.
+        return text if isinstance(self.request.prompt, str) else text.strip()
 
     def _tell(self, shown: str) -> None:
         assert self.request.on_delta is not None
@@ -113,10 +125,15 @@ class Row:
         )
 
 
+@lru_cache(maxsize=8)
+def _digest_of(template: str) -> Digest:
+    return sha256_digest(template.encode())
+
+
 def _presentable(text: str, stop: tuple[str, ...]) -> str:
     """The part of an unfinished text that later tokens cannot take back."""
     held = max((_overlap(text, s) for s in stop), default=0)
-    return text[: len(text) - held].rstrip(UNFINISHED_CHARACTER).strip()
+    return text[: len(text) - held].rstrip(UNFINISHED_CHARACTER)
 
 
 def _overlap(text: str, stop: str) -> int:

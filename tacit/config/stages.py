@@ -65,6 +65,10 @@ class DeploySettings(Section):
     max_choices: Count = 16
     """Upper limit of ``n`` in a request."""
     max_request_bytes: Count = 4 * 1024 * 1024
+    max_spool_bytes: Count = 256 * 1024 * 1024
+    """Interactions that wait on disk while the stream is away; more are not recorded."""
+    unrecorded_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of requests that leave no interaction, drawn by chance, for privacy."""
     refusal_retry_s: Positive = 30.0
     """How long until a release that was refused is tried again."""
     heartbeat_s: Positive = 2.0

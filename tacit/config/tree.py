@@ -92,6 +92,11 @@ class Settings(BaseSettings):
         return self.home / "keys"
 
     @property
+    def spool_path(self) -> Path:
+        """Folder of interactions that serving has yet to hand to the stream."""
+        return self.home / "spool"
+
+    @property
     def anchor_path(self) -> Path:
         """JSONL of anchor prompts."""
         return self.trainer.replay.anchor_path or self.home / "anchor.jsonl"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from tacit.contracts.base import Contract, Identifier, Name, Part, Text, UtcDatetime
+from tacit.contracts.base import Contract, Digest, Identifier, Name, Part, Text, UtcDatetime
 
 PolicyVersion = Annotated[str, StringConstraints(max_length=200)]
 """``policy@digest12`` as serving answers it in ``model``."""
@@ -62,3 +62,9 @@ class Interaction(Contract, InlineInteraction):
     subject_id: Identifier | None = None
     episode_id: Identifier | None = None
     occurred_at: UtcDatetime
+    template_digest: Digest | None = None
+    """Of the chat template that turned the prompt into tokens."""
+    arm: Name | None = None
+    """Which of the policies that shared the traffic answered, such as ``champion``."""
+    arm_probability: Annotated[float, Field(gt=0, le=1)] | None = None
+    """With which that arm was drawn for this request."""

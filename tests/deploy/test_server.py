@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 
 from deploy.engines.transformers import TransformersEngine
 from deploy.server import create_app
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
-from tacit.contracts import Digest, Interaction, Release, short
+from tacit.contracts import Digest, Interaction, Release, sha256_digest, short
 from tacit.database import Database
 from tacit.keys import KeyStore, Scope
 from tacit.policies import load_policy
@@ -140,6 +141,9 @@ def test_answer_names_its_version_and_is_recorded(
         "u-1",
         "ep-1",
     )
+    template = load_policy(store, weights).tokenizer.chat_template
+    assert recorded.template_digest == sha256_digest(template.encode())
+    assert (recorded.arm, recorded.arm_probability) == ("champion", 1.0)
     assert recorded.sampling is not None
     assert (recorded.sampling.temperature, recorded.sampling.max_tokens) == (0, 8)
 
@@ -151,6 +155,25 @@ def test_what_asks_not_to_be_recorded_is_not(
         server.ask(extra_headers={"X-Tacit-Record": "no"})
         kept = server.ask()
     assert [i.interaction_id for i in server.recorded] == [kept.id]
+
+
+def test_a_share_of_the_traffic_is_left_unrecorded_by_config(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path, unrecorded_share=1.0) as server:
+        assert server.ask().choices[0].message.content
+    assert server.recorded == []
+
+
+def test_an_answer_that_has_come_is_recorded_already(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        for number in range(5):
+            answer = server.ask()
+            assert server.recorded[number].interaction_id == answer.id
+            (*_, last) = server.ask(stream=True)
+            assert server.recorded.pop().interaction_id == last.id
 
 
 def test_recording_that_is_slow_or_fails_does_not_touch_the_answer(
@@ -216,6 +239,57 @@ def test_streamed_logprobs_cover_every_token(
     logprobs = [c.logprobs for event in events for c in event.choices if c.logprobs]
     got = [token.logprob for part in logprobs for token in part.content or ()]
     assert tuple(got) == server.recorded[0].logprobs
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_likeliest_tokens_come_beside_the_one_that_was_drawn(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path, stream: bool
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        asked = server.ask(stream=stream, logprobs=True, top_logprobs=2)
+        choices = [c for event in asked for c in event.choices] if stream else asked.choices
+    tokens = [t for c in choices if c.logprobs for t in c.logprobs.content or ()]
+    assert len(tokens) == len(server.recorded[0].completion_ids or ())
+    for token in tokens:
+        assert len(token.top_logprobs) == 2
+        assert (token.top_logprobs[0].token, token.top_logprobs[0].logprob) == (
+            token.token,
+            token.logprob,
+        )
+
+
+def test_a_text_is_gone_on_with_as_it_is_and_not_recorded(
+    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, store, tmp_path) as server:
+        create = server.client.completions.create
+        asked: Any = {"model": "default", "prompt": "where is", "temperature": 0, "max_tokens": 6}
+        whole = create(**asked, logprobs=2)
+        several = create(**{**asked, "prompt": ["where is", "billing"]}, n=2)
+        events = list(create(**asked, stream=True, stream_options={"include_usage": True}))
+        with pytest.raises(openai.UnprocessableEntityError, match="echo"):
+            create(**asked, echo=True)
+        weights = server.line.desk.anchor("default")
+    policy = load_policy(store, weights)
+    ids = policy.tokenizer("where is")["input_ids"]
+    expected = policy.model.generate(
+        torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0
+    )[0, len(ids) :]
+    text = policy.tokenizer.decode(expected, skip_special_tokens=True)
+    assert whole.choices[0].text == text
+    assert whole.model == version(weights)
+    logprobs = whole.choices[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.tokens or ()) == len(logprobs.token_logprobs or ()) == len(expected)
+    assert all(len(top) <= 2 for top in logprobs.top_logprobs or ())
+    assert [c.text for c in several.choices[:2]] == [text, text]
+    assert several.usage is not None
+    assert whole.usage is not None
+    billing = len(policy.tokenizer("billing")["input_ids"])
+    assert several.usage.prompt_tokens == whole.usage.prompt_tokens + billing
+    assert "".join(c.text for event in events for c in event.choices) == text
+    assert events[-1].usage == whole.usage
+    assert server.recorded == []
 
 
 def test_stop_ends_the_answer(
@@ -404,7 +478,8 @@ _BAD: list[tuple[Any, str]] = [
     (_asking(user="someone@example.com"), "user"),
     (_asking(tools=[{}]), "tools"),
     (_asking(frequency_penalty=0.5), "frequency_penalty"),
-    (_asking(top_logprobs=3), "top_logprobs"),
+    (_asking(top_logprobs=3), "expected logprobs to be true"),
+    (_asking(logprobs=True, top_logprobs=21), "top_logprobs"),
     (_asking(top_k=3), "top_k"),
 ]
 
