@@ -29,7 +29,9 @@ def score_answers(suite: Suite, answers: Sequence[Answer]) -> list[float]:
     scores = []
     for item, answer in zip(suite.items, answers, strict=True):
         try:
-            score = checker(answer.text, item.expected)
+            score = answer.score
+            if score is None:
+                score = checker(answer.text, item.expected)
         except Exception as error:  # a checker is a plug-in; whatever it raises is reported
             raise EvaluationError(
                 f"checker {suite.checker.type} to judge item {item.item_id}",

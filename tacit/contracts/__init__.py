@@ -27,6 +27,7 @@ from tacit.contracts.feedback import (
     Rating,
     RatingScale,
 )
+from tacit.contracts.harness import HarnessTask
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
 from tacit.contracts.release import Release, ReleaseBundle
 from tacit.contracts.report import (
@@ -61,6 +62,7 @@ __all__ = [
     "Fold",
     "GateVerdict",
     "InlineInteraction",
+    "HarnessTask",
     "Interaction",
     "ItemResult",
     "Message",
