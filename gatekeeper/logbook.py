@@ -32,12 +32,6 @@ class Logbook:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def size(self) -> int:
-        """Number of entries that should be there: one more than the last has as its number."""
-        with self._db.reader() as session:
-            last = session.scalar(select(func.max(LedgerRow.sequence)))
-        return 0 if last is None else last + 1
-
     def kinds(self) -> list[str]:
         """Every kind of entry there is."""
         query = select(LedgerRow.kind).distinct().order_by(LedgerRow.kind)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gatekeeper.ledger import Ledger
+from gatekeeper.ledger_api import PROOFS_FORMAT
 from gatekeeper.logbook import MAX_READ, Logbook
 from gatekeeper.pages.route import Word, render
 from gatekeeper.pages.visits import Visits
@@ -26,7 +27,7 @@ def add_audit(router: APIRouter, visits: Visits, ledger: Ledger, logbook: Logboo
         verify: bool = False,
     ) -> Response:
         login = visits.reader(request)
-        size = logbook.size()
+        size = ledger.size()
         asked = {name: text for name, text in (("q", q), ("kind", kind)) if text}
         page = logbook.page(kind=kind or None, text=q or None, before=before)
         older = urlencode({**asked, "before": page.next}) if page.next is not None else None
@@ -49,7 +50,17 @@ def add_audit(router: APIRouter, visits: Visits, ledger: Ledger, logbook: Logboo
         headers = {"Content-Disposition": 'attachment; filename="ledger.json"'}
         return JSONResponse(ledger.export(), headers=headers)
 
+    @router.get("/audit/{sequence}/proof.json")
+    def proof(sequence: int, request: Request) -> Response:
+        visits.reader(request)
+        # Also refuses a number that no entry has.
+        entry = logbook.entry(sequence)
+        headers = {"Content-Disposition": f'attachment; filename="proof-{sequence}.json"'}
+        proofs = [ledger.prove(entry.sequence).model_dump(mode="json")]
+        found = {"format": PROOFS_FORMAT, "about": str(sequence), "proofs": proofs}
+        return JSONResponse(found, headers=headers)
+
     @router.get("/audit/{sequence}")
     def one_entry(sequence: int, request: Request) -> Response:
         login = visits.reader(request)
-        return render("entry.html", login=login, entry=logbook.entry(sequence), size=logbook.size())
+        return render("entry.html", login=login, entry=logbook.entry(sequence), size=ledger.size())

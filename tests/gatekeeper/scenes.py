@@ -20,9 +20,8 @@ from gatekeeper.dossier import LoopStatus
 from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
 from tacit.checkpoints import CheckpointStore
-from tacit.config import load_settings
+from tacit.config import GatekeeperSettings, load_settings
 from tacit.contracts import (
-    DecisionOutcome,
     Digest,
     EvalReport,
     EventStatus,
@@ -155,20 +154,6 @@ class Desk:
         with self.office.db.session() as session:
             return self.releases.promote(session, about, report, learned, signed.envelope, by=by)
 
-    def override(self, about: PolicyCandidate) -> None:
-        """Sign an approval of a candidate that fails, as two admins may."""
-        gatekeeper = self.office.gatekeeper
-        case, _ = gatekeeper.case(about.candidate_id)
-        with self.office.db.session() as session:
-            gatekeeper._record(
-                session,
-                case,
-                DecisionOutcome.APPROVED,
-                by="ada",
-                reason="known",
-                now=self.office.clock(),
-            )
-
     def replica(self, name: str, **values: Any) -> None:
         """A serving replica that has just been heard of."""
         fields = {"policy": "default", "serving": None, "seen_at": utc_now(), **values}
@@ -185,13 +170,13 @@ class Desk:
         return TestClient(self.app, base_url="http://tacit.test", follow_redirects=False)
 
 
-def desk(db: Database) -> Desk:
+def desk(db: Database, *, settings: GatekeeperSettings | None = None) -> Desk:
     """A desk on ``db``, with a key for each kind of visitor."""
-    desk_office, reader, keys = office(db), MemoryReader(), KeyStore(db)
+    desk_office, reader, keys = office(db, settings=settings), MemoryReader(), KeyStore(db)
     gatekeeper, ledger = desk_office.gatekeeper, desk_office.ledger
     home = Path(tempfile.mkdtemp(prefix="tacit-desk-"))
     checkpoints = CheckpointStore(home / "checkpoints")
-    settings = load_settings(home=home)
+    places = load_settings(home=home)
     releases = ReleaseDesk(
         db, checkpoints, desk_office.signer, ledger.append, clock=desk_office.clock
     )
@@ -202,9 +187,9 @@ def desk(db: Database) -> Desk:
         ledger=ledger,
         logbook=Logbook(db),
         candidates=reader,
-        feedback=StoredFeedback(settings, db, journal=ledger.append, lineage=lineage),
+        feedback=StoredFeedback(places, db, journal=ledger.append, lineage=lineage),
         releases=StoredReleases(
-            settings,
+            places,
             releases,
             lambda session, _, batches: _set_aside(events, session, batches),
         ),
@@ -226,6 +211,7 @@ def desk(db: Database) -> Desk:
     made = {
         "reviewer": keys.create("ada", scopes=both),
         "other": keys.create("grace", scopes=both),
+        "admin": keys.create("root", scopes={Scope.ADMIN}),
         "reader": keys.create("rita", scopes={Scope.READ}),
         "sender": keys.create("shop", scopes={Scope.SEND}, source="shop"),
         "elsewhere": keys.create("eve", scopes=both, policy="other"),
@@ -245,6 +231,14 @@ def log_in(client: TestClient, made: Desk, who: str = "reviewer", *, target: str
     """Log in with the key of ``who``; the answer to the form."""
     csrf = token(client.get("/login").text)
     return client.post("/login", data={"key": made.keys[who], "csrf": csrf, "next": target})
+
+
+def decision_form(page: str, **fields: str) -> dict[str, str]:
+    """The fields of the form on a candidate's page, filled in to approve."""
+    seen = re.search(r'name="verdict_digest" value="([^"]+)"', page)
+    assert seen
+    form = {"csrf": token(page), "verdict_digest": seen[1], "outcome": "approved", "reason": "good"}
+    return {**form, **fields}
 
 
 def _set_aside(events: EventStore, session: Session, batches: Sequence[Digest]) -> None:

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 
 from gatekeeper.ledger import verify_export
 from gatekeeper.pages import audit as audit_page
+from gatekeeper.proofs import InclusionProof, check_inclusion
 from tacit.database import Database
-from tests.gatekeeper.builders import numbered
 from tests.gatekeeper.scenes import Desk, desk, log_in
 
 
@@ -18,12 +18,11 @@ def made(sqlite_database: Database) -> Desk:
 
 
 def filled(database: Database) -> Desk:
-    """A verdict, and 60 entries of two kinds."""
+    """61 entries: a start, and memos and notes in turn."""
     desk_made = desk(database)
-    desk_made.put(numbered(1))
     with database.session() as session:
-        for number in range(60):
-            kind = "note" if number % 2 else "memo"
+        for number in range(61):
+            kind = "start" if number == 0 else "note" if number % 2 else "memo"
             desk_made.office.ledger.append(session, kind, f"s-{number}", {"by": f"p-{number}"})
     return desk_made
 
@@ -40,9 +39,9 @@ def test_entries_are_found_by_kind_words_and_page(database: Database) -> None:
         log_in(client, made)
         assert listed(client, "/audit") == list(range(60, 10, -1))
         assert listed(client, "/audit?before=11") == list(range(10, -1, -1))
-        assert listed(client, "/audit?kind=verdict") == [0]
-        assert listed(client, "/audit?q=p-7") == [8]
-        assert listed(client, "/audit?q=P-59&kind=note") == [60]
+        assert listed(client, "/audit?kind=start") == [0]
+        assert listed(client, "/audit?q=p-7") == [7]
+        assert listed(client, "/audit?q=P-59&kind=note") == [59]
         assert listed(client, "/audit?q=p_7") == []
         assert listed(client, "/audit?q=%00&kind=%00") == listed(client, "/audit")
 
@@ -51,10 +50,12 @@ def test_one_entry_is_shown_as_it_was_hashed(made: Desk) -> None:
     with made.client() as client:
         log_in(client, made)
         page = client.get("/audit/8").text
-        assert "&#34;by&#34;: &#34;p-7&#34;" in page
+        assert "&#34;by&#34;: &#34;p-8&#34;" in page
         assert made.review.logbook.entry(8).leaf_hash in page
         assert 'href="/audit/9"' in page
         assert 'href="/audit/7"' in page
+        proof = client.get("/audit/8/proof.json").json()["proofs"][0]
+        check_inclusion(InclusionProof.model_validate(proof), made.office.signer)
         for beyond in ("61", "-1", str(2**70)):
             assert client.get(f"/audit/{beyond}").status_code == 404
         assert client.get("/audit/x").status_code == 422

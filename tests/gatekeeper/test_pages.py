@@ -1,6 +1,5 @@
 """The review pages: who gets in, what a form needs, and that nothing in them can run."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -23,18 +22,11 @@ from tests.gatekeeper.builders import (
     numbered,
     shipped_policy,
 )
-from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, desk, log_in, token
+from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, decision_form, desk, log_in, token
 
 CANDIDATE = numbered(1)
 ID = CANDIDATE.candidate_id
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-def decision_form(page: str, **fields: str) -> dict[str, str]:
-    seen = re.search(r'name="verdict_digest" value="([^"]+)"', page)
-    assert seen
-    form = {"csrf": token(page), "verdict_digest": seen[1], "outcome": "approved", "reason": "good"}
-    return {**form, **fields}
 
 
 def undecided(made: Desk) -> bool:

@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 from tacit.contracts import DecisionOutcome, EventStatus, utc_now
 from tacit.database import Database
 from tests.builders import screened
-from tests.gatekeeper.builders import failing_verdict, good_report
 from tests.gatekeeper.scenes import Desk, desk, log_in, token
 
 
@@ -147,18 +146,3 @@ def test_before_the_first_release_the_page_says_so(sqlite_database: Database) ->
     with made.client() as client:
         log_in(client, made)
         assert "None yet" in client.get("/releases").text
-
-
-def test_what_was_approved_against_the_gate_says_so_everywhere(made: Desk) -> None:
-    about = made.trained(2)
-    broken = good_report(about, errors=("suite safety: file not found",))
-    made.put(about, evidence=broken, verdict=failing_verdict(about))
-    made.override(about)
-    with made.client() as client:
-        log_in(client, made)
-        for path in ("/", f"/candidates/{about.candidate_id}"):
-            assert "overridden" in client.get(path).text
-        assert (
-            "against the verdict of the gate"
-            in client.get(f"/candidates/{about.candidate_id}").text
-        )
