@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tacit.contracts import Comparison, EvalReport, ItemResult, SuiteResult
+from tacit.contracts import (
+    Comparison,
+    EvalReport,
+    GateVerdict,
+    ItemResult,
+    ReportOutline,
+    SuiteResult,
+)
 
 MAX_FLIPS = 200
 """Items shown per suite; the report itself has all of them."""
@@ -38,7 +45,13 @@ class Chart(NamedTuple):
     bars: tuple[Bar, Bar]
 
 
-def render_report(report: EvalReport, *, margin: float | None = None) -> str:
+def render_report(
+    report: EvalReport,
+    *,
+    verdict: GateVerdict | None = None,
+    history: Sequence[ReportOutline] = (),
+    margin: float | None = None,
+) -> str:
     """HTML of ``report``. ``margin`` (a share, e.g. 0.03) draws the drop that is tolerated.
 
     Everything from outside is escaped: answers and prompts may hold markup.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from tacit.contracts import Comparison
 from tacit.errors import EvaluationError
@@ -48,13 +48,17 @@ def compare(
             "as many scores of both policies as clusters, one at least", got=lengths
         )
     differences: Floats = np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float)
-    members = _cluster_numbers(clusters)
+    return compare_differences(differences, cluster_numbers(clusters), confidence=confidence)
+
+
+def compare_differences(differences: Floats, members: Ints, *, confidence: float) -> Comparison:
+    """As :func:`compare`, from differences and the numbers of their clusters, all from 0 to G-1."""
     mean = float(differences.mean())
     if members.max() == 0:
         return _comparison(mean, -1.0, 1.0, confidence, 1.0)
     error = cluster_robust_error(differences, members)
     tail = (1 - confidence) / 2
-    half_width = float(stats.t.ppf(1 - tail, members.max())) * error
+    half_width = float(special.stdtrit(members.max(), 1 - tail)) * error
     low = mean - max(half_width, _exact_slack(np.maximum(-differences, 0), members, tail))
     high = mean + max(half_width, _exact_slack(np.maximum(differences, 0), members, tail))
     return _comparison(mean, low, high, confidence, error)
@@ -72,7 +76,7 @@ def _comparison(
     )
 
 
-def _cluster_numbers(clusters: Sequence[str]) -> Ints:
+def cluster_numbers(clusters: Sequence[str]) -> Ints:
     """A number from 0 to G-1 for each item; an item with an empty cluster gets its own."""
     keys = [("item", str(i)) if not name else ("cluster", name) for i, name in enumerate(clusters)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -95,7 +99,7 @@ def share_lower_bound(num_hits: int, num_trials: int, *, confidence: float) -> f
     """One-sided exact lower bound of a share (Clopper & Pearson 1934); 0 from no trials."""
     if num_hits == 0:
         return 0.0
-    return float(stats.beta.ppf(1 - confidence, num_hits, num_trials - num_hits + 1))
+    return float(special.betaincinv(num_hits, num_trials - num_hits + 1, 1 - confidence))
 
 
 def _exact_slack(amounts: Floats, members: Ints, tail: float) -> float:
@@ -105,7 +109,7 @@ def _exact_slack(amounts: Floats, members: Ints, tail: float) -> float:
     count = rate * num_draws
     if count >= num_draws:
         return 0.0
-    return float(stats.beta.ppf(1 - tail, count + 1, num_draws - count)) - rate
+    return float(special.betaincinv(count + 1, num_draws - count, 1 - tail)) - rate
 
 
 def _effective_draws(amounts: Floats, members: Ints) -> float:

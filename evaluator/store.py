@@ -4,6 +4,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from evaluator.history import ReportHistory
 from evaluator.tables import ReportRow
 from tacit.contracts import Digest, EvalReport
 from tacit.database import Database
@@ -15,6 +16,7 @@ class ReportStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.history = ReportHistory(db)
 
     def add(self, session: Session, report: EvalReport) -> None:
         """Keep ``report``, in the caller's transaction; the same report again changes nothing.
@@ -26,6 +28,7 @@ class ReportStore:
         known = session.scalar(query)
         if known is None:
             session.add(_row(report))
+            self.history.add(session, report)
             session.flush()
         elif known.digest != report.digest():
             raise ConflictError(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import String, Text
+from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tacit.database import Base
@@ -17,6 +17,18 @@ class ReportRow(Base):
     candidate_digest: Mapped[str] = mapped_column(String(71), unique=True)
     payload: Mapped[str] = mapped_column(Text)
     """EvalReport, JSON."""
+    created_at: Mapped[datetime]
+
+
+class ReportOutlineRow(Base):
+    """A report without its items."""
+
+    __tablename__ = "report_outlines"
+    __table_args__ = (Index(None, "policy", "created_at"),)
+    report_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    policy: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[str] = mapped_column(Text)
+    """ReportOutline, JSON."""
     created_at: Mapped[datetime]
 
 

@@ -5,7 +5,17 @@ What is missing fails: a suite that did not run, an interval that makes no sense
 
 from functools import singledispatch
 
-from gatekeeper.policy import NonInferior, NonNegotiable, Probe, Required, Rule, Superior
+from gatekeeper.policy import (
+    Drift,
+    GatePolicy,
+    NonInferior,
+    NonNegotiable,
+    Probe,
+    Required,
+    Rule,
+    SuiteRule,
+    Superior,
+)
 from tacit.contracts import (
     Comparison,
     Criterion,
@@ -15,6 +25,9 @@ from tacit.contracts import (
     VerdictOutcome,
 )
 
+ROUNDING = 1e-6
+"""How far a confidence may be from the one asked for: 1 - 2·alpha has lost digits."""
+Compared = NonInferior | Superior | Drift
 PASS, FAIL, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.FAIL, VerdictOutcome.INCONCLUSIVE
 
 
@@ -23,6 +36,8 @@ def requirement(rule: Rule) -> str:
     match rule:
         case NonInferior():
             return f"{_target(rule)}: at most {_points(rule.margin)} worse than the {rule.baseline}"
+        case Drift():
+            return f"{_target(rule)}: at most {_points(rule.budget)} lost since the anchor, in all"
         case Superior():
             return f"{_target(rule)}: better than the {rule.baseline}"
         case NonNegotiable():
@@ -35,29 +50,21 @@ def requirement(rule: Rule) -> str:
 
 
 @singledispatch
-def measure(rule: Rule, report: EvalReport) -> list[Criterion]:
-    """Rows of ``rule`` on ``report``."""
+def measure(rule: Rule, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
+    """Rows of ``rule``, which is of ``policy``, on ``report``."""
     raise TypeError(f"expected a known kind of criterion; got {type(rule).__name__}")
 
 
-@measure.register
-def _(rule: NonInferior, report: EvalReport) -> list[Criterion]:
-    return _each_suite(rule, report, threshold=-rule.margin)
-
-
-@measure.register
-def _(rule: Superior, report: EvalReport) -> list[Criterion]:
-    return _each_suite(rule, report, threshold=0.0)
-
-
-def _each_suite(
-    rule: NonInferior | Superior, report: EvalReport, *, threshold: float
-) -> list[Criterion]:
+@measure.register(NonInferior)
+@measure.register(Superior)
+@measure.register(Drift)
+def _(rule: Compared, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
     suites = _suites(report, kind=rule.kind, name=rule.suite)
     if isinstance(rule, Superior):
         suites = _not_judged(suites)
     if suites:
-        return [_compared(rule, suite, threshold) for suite in suites]
+        alpha = policy.alpha_of(rule)
+        return [_compared(rule, suite, alpha) for suite in suites]
     outcome = PASS if rule.if_missing == "pass" else FAIL
     meaning = "the policy allows that" if outcome is PASS else "missing evidence fails"
     return [
@@ -65,20 +72,24 @@ def _each_suite(
             name=rule.name,
             requirement=requirement(rule),
             outcome=outcome,
-            threshold=threshold,
+            threshold=rule.threshold,
             why=f"No {rule.suite or rule.kind} suite was run that counts here; {meaning}.",
         )
     ]
 
 
-def _compared(rule: NonInferior | Superior, suite: SuiteResult, threshold: float) -> Criterion:
+def _compared(rule: Compared, suite: SuiteResult, alpha: float) -> Criterion:
     versus = suite.versus_champion if rule.baseline == "champion" else suite.versus_anchor
-    outcome, reading = _read_interval(versus, threshold, num_items=suite.num_items)
+    outcome, reading = _read_interval(
+        versus, rule.threshold, num_items=suite.num_items, alpha=alpha
+    )
+    if suite.stopped_early:
+        reading += f"; decided after {suite.num_items:,} of {suite.suite_items:,} items"
     return Criterion(
         name=f"{rule.name}: {suite.name}",
         requirement=requirement(rule),
         outcome=outcome,
-        threshold=threshold,
+        threshold=rule.threshold,
         observed=versus.difference,
         num_items=suite.num_items,
         ci_low=versus.ci_low,
@@ -88,13 +99,16 @@ def _compared(rule: NonInferior | Superior, suite: SuiteResult, threshold: float
 
 
 def _read_interval(
-    versus: Comparison, threshold: float, *, num_items: int
+    versus: Comparison, threshold: float, *, num_items: int, alpha: float
 ) -> tuple[VerdictOutcome, str]:
     interval = (
-        f"{versus.confidence:.0%} interval {_signed(versus.ci_low)} to {_signed(versus.ci_high)}"
+        f"{100 * versus.confidence:.4g}% interval "
+        f"{_signed(versus.ci_low)} to {_signed(versus.ci_high)}"
     )
     if num_items < 1 or not versus.ci_low <= versus.difference <= versus.ci_high:
         return FAIL, f"{interval} over {num_items} items is not a measurement"
+    if versus.alpha > alpha * (1 + ROUNDING):
+        return FAIL, f"{interval} is less sure than the {100 * (1 - 2 * alpha):.4g}% asked for"
     if versus.ci_low > threshold:
         return PASS, f"{interval} lies above {_signed(threshold)}"
     if versus.ci_high < threshold:
@@ -103,7 +117,7 @@ def _read_interval(
 
 
 @measure.register
-def _(rule: NonNegotiable, report: EvalReport) -> list[Criterion]:
+def _(rule: NonNegotiable, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
     failed = [f"{s.name}/{item}" for s in report.suites for item in s.non_negotiable_failures]
     asked = sum(item.non_negotiable for s in report.suites for item in s.items)
     listed = ", ".join(failed[:5]) + (" and more" if len(failed) > 5 else "")
@@ -122,7 +136,7 @@ def _(rule: NonNegotiable, report: EvalReport) -> list[Criterion]:
 
 
 @measure.register
-def _(rule: Probe, report: EvalReport) -> list[Criterion]:
+def _(rule: Probe, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
     result = report.probe(rule.probe)
     if result is None:
         outcome, why = FAIL, f"Probe {rule.probe} did not run; missing evidence fails."
@@ -144,7 +158,7 @@ def _(rule: Probe, report: EvalReport) -> list[Criterion]:
 
 
 @measure.register
-def _(rule: Required, report: EvalReport) -> list[Criterion]:
+def _(rule: Required, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
     by_kind = [_present(rule, kind, kind=kind, report=report) for kind in rule.kinds]
     return by_kind + [_present(rule, name, suite=name, report=report) for name in rule.suites]
 
@@ -180,7 +194,7 @@ def _not_judged(suites: list[SuiteResult]) -> list[SuiteResult]:
     return [suite for suite in suites if suite.checker.type != "judge"]
 
 
-def _target(rule: NonInferior | Superior) -> str:
+def _target(rule: SuiteRule) -> str:
     return f"suite {rule.suite}" if rule.suite else f"every {rule.kind} suite"
 
 

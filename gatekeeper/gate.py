@@ -5,7 +5,9 @@
 1. :func:`judge` first asks whether the evidence is evidence at all: a report, about exactly this
    candidate, these weights and this batch, with no errors in it.
 2. Then each criterion of the policy (``gatekeeper.policy``) is measured (``gatekeeper.criteria``).
-3. Any fail fails; else any inconclusive is inconclusive, for a person to weigh; else pass.
+3. A verdict is inconclusive at best once the campaign's error budget is spent
+   (``gatekeeper.campaign``).
+4. Any fail fails; else any inconclusive is inconclusive, for a person to weigh; else pass.
 
 The table is always whole: a reviewer sees every row, not the first that failed. Whatever goes
 wrong in here becomes a row that fails.
@@ -15,9 +17,10 @@ import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from gatekeeper.criteria import FAIL, PASS, measure, requirement
-from gatekeeper.policy import GatePolicy, Rule
+from gatekeeper.criteria import FAIL, INCONCLUSIVE, PASS, measure, requirement
+from gatekeeper.policy import BUDGET_ROW, GatePolicy, Rule
 from tacit.contracts import (
+    CampaignShare,
     Criterion,
     EvalReport,
     GateVerdict,
@@ -38,12 +41,19 @@ def judge(
     report: EvalReport | None,
     policy: GatePolicy,
     *,
+    share: CampaignShare | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> GateVerdict:
-    """The verdict on ``candidate``; never raises for what the report says or lacks."""
+    """The verdict on ``candidate``; never raises for what the report says or lacks.
+
+    ``share`` is what it takes of the campaign's error budget (``gatekeeper.campaign``); None for
+    a verdict that nobody will act on.
+    """
     rows = _evidence_rows(candidate, report)
     for rule in policy.criteria:
-        rows += _rows(rule, report)
+        rows += _rows(rule, report, policy)
+    if share is not None:
+        rows.append(_budget_row(share))
     return GateVerdict(
         policy=candidate.policy,
         candidate_digest=candidate.digest(),
@@ -52,6 +62,7 @@ def judge(
         gate_policy_digest=policy.digest(),
         outcome=_worst(row.outcome for row in rows),
         criteria=tuple(rows),
+        campaign=share,
         judged_at=clock(),
     )
 
@@ -84,14 +95,32 @@ def _evidence_rows(candidate: PolicyCandidate, report: EvalReport | None) -> lis
     ]
 
 
-def _rows(rule: Rule, report: EvalReport | None) -> list[Criterion]:
+def _budget_row(share: CampaignShare) -> Criterion:
+    spent = f"{share.before:g} of {share.alpha:g} was spent before"
+    if share.is_exhausted:
+        why = f"{spent}, which leaves too little; until an admin starts another, a person decides."
+    elif share.spent:
+        why = f"{spent}, {share.spent:g} on this candidate, and {share.left:.4g} is left."
+    else:
+        why = f"{spent}; the same evidence was judged then, so it costs nothing again."
+    return Criterion(
+        name=BUDGET_ROW,
+        requirement=f"the error budget of campaign {share.campaign} covers this candidate",
+        outcome=INCONCLUSIVE if share.is_exhausted else PASS,
+        threshold=share.alpha,
+        observed=share.before + share.spent,
+        why=why[0].upper() + why[1:],
+    )
+
+
+def _rows(rule: Rule, report: EvalReport | None, policy: GatePolicy) -> list[Criterion]:
     if report is None:
         return [_row(rule.name, requirement(rule), "There is no report to read it on.", ok=False)]
     # Broad on purpose: this is the edge at which the gate must fail closed. A criterion that
     # crashes, for whatever reason, has proved nothing, and an exception that escaped from here
     # would leave the decision to whoever catches it.
     try:
-        return measure(rule, report) or [
+        return measure(rule, report, policy) or [
             _row(rule.name, requirement(rule), "It measured nothing.", ok=False)
         ]
     except Exception as error:

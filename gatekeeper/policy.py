@@ -12,17 +12,19 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from tacit.contracts import GateVerdict, Part, SuiteKind, VerdictOutcome
+from tacit.contracts import GateVerdict, Part, PlannedTest, SuiteKind, VerdictOutcome
 from tacit.contracts.base import Name
+from tacit.contracts.plan import Baseline, ErrorProbability
 from tacit.errors import ConfigError
 
 DEFAULT_PATH = Path(__file__).parent / "policies" / "default.yaml"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Baseline = Literal["champion", "anchor"]
 
 EVIDENCE_ROWS = frozenset({"report", "complete"})
 """Rows of a verdict that say whether the evidence is evidence at all; no policy names them."""
+BUDGET_ROW = "campaign"
+"""Row that says whether the campaign's error budget covers the candidate."""
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -45,23 +47,32 @@ class _Rule(Part):
     """A fail of this criterion cannot be overridden by anybody."""
 
 
-class _SuiteRule(_Rule):
+class SuiteRule(_Rule):
+    """A criterion on the difference to a baseline, decided on its confidence interval."""
+
     kind: SuiteKind | None = None
     """Every suite of this kind, each a row of its own."""
     suite: Name | None = None
     """Or one suite by name."""
     baseline: Baseline
+    alpha: ErrorProbability | None = Field(None, exclude_if=lambda value: value is None)
+    """Error probability; by default a candidate's share of the campaign's."""
     if_missing: Literal["fail", "pass"] = "fail"
     """What it means that no such suite ran."""
 
     @model_validator(mode="after")
-    def _one_target(self) -> "_SuiteRule":
+    def _one_target(self) -> "SuiteRule":
         if (self.kind is None) == (self.suite is None):
             raise ValueError("expected exactly one of kind and suite")
         return self
 
+    @property
+    def threshold(self) -> float:
+        """The difference that the interval must lie above."""
+        raise NotImplementedError
 
-class NonInferior(_SuiteRule):
+
+class NonInferior(SuiteRule):
     """The candidate is at most ``margin`` (accuracy, 0 to 1) worse than the baseline.
 
     Decided on the confidence interval of the paired difference, as in non-inferiority trials
@@ -71,11 +82,39 @@ class NonInferior(_SuiteRule):
     type: Literal["non_inferior"]
     margin: Fraction
 
+    @property
+    def threshold(self) -> float:
+        """Below zero by the margin."""
+        return -self.margin
 
-class Superior(_SuiteRule):
+
+class Superior(SuiteRule):
     """The candidate is better than the baseline: the interval lies above zero."""
 
     type: Literal["superior"]
+
+    @property
+    def threshold(self) -> float:
+        """Zero."""
+        return 0.0
+
+
+class Drift(SuiteRule):
+    """All candidates since the anchor together lost at most ``budget`` (accuracy, 0 to 1).
+
+    The anchor never moves, so small losses that each pass against the champion add up here.
+    """
+
+    type: Literal["drift"]
+    baseline: Literal["anchor"] = "anchor"
+    budget: Fraction
+    alpha: ErrorProbability = 0.01
+    """Of its own: what is just at the budget may pass now and then, what is beyond it does not."""
+
+    @property
+    def threshold(self) -> float:
+        """Below zero by the budget."""
+        return -self.budget
 
 
 class NonNegotiable(_Rule):
@@ -110,8 +149,23 @@ class Required(_Rule):
 
 
 Rule = Annotated[
-    NonInferior | Superior | NonNegotiable | Probe | Required, Field(discriminator="type")
+    NonInferior | Superior | Drift | NonNegotiable | Probe | Required,
+    Field(discriminator="type"),
 ]
+
+
+class CampaignPolicy(Part):
+    """The error budget that candidates share until a person starts another campaign."""
+
+    alpha: ErrorProbability = 0.05
+    """Probability that any candidate of the campaign passes a test it should not have passed."""
+    candidates: Annotated[int, Field(ge=1)] = 50
+    """How many candidates share it, in equal parts."""
+
+    @property
+    def share(self) -> float:
+        """What one candidate spends."""
+        return self.alpha / self.candidates
 
 
 class GatePolicy(Part):
@@ -127,6 +181,7 @@ class GatePolicy(Part):
     ``12h``; by default ``gatekeeper.approval_ttl_s``."""
     overrides: Literal["never", "admin"] = "never"
     """``admin``: a fail waits too, and an admin and a second person may approve it together."""
+    campaign: CampaignPolicy = CampaignPolicy()
     criteria: Annotated[tuple[Rule, ...], Field(min_length=1)]
 
     def overridable(self, verdict: GateVerdict) -> bool:
@@ -147,10 +202,29 @@ class GatePolicy(Part):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"expected each criterion to have a name of its own; got {twice}")
-        taken = sorted(EVIDENCE_ROWS & set(names))
+        taken = sorted({*EVIDENCE_ROWS, BUDGET_ROW} & set(names))
         if taken:
             raise ValueError(f"expected other names than those of the gate's own rows; got {taken}")
         return self
+
+    def alpha_of(self, rule: SuiteRule) -> float:
+        """One-sided error probability of ``rule`` for one candidate."""
+        return self.campaign.share if rule.alpha is None else rule.alpha
+
+    @property
+    def tests(self) -> tuple[PlannedTest, ...]:
+        """What the evaluator must know before it asks the first item."""
+        return tuple(
+            PlannedTest(
+                kind=rule.kind,
+                suite=rule.suite,
+                baseline=rule.baseline,
+                threshold=rule.threshold,
+                alpha=self.alpha_of(rule),
+            )
+            for rule in self.criteria
+            if isinstance(rule, SuiteRule)
+        )
 
 
 def load_gate_policy(path: Path | None) -> GatePolicy:

@@ -20,6 +20,7 @@ from tacit.contracts import (
     GateVerdict,
     PolicyCandidate,
     ReplayExample,
+    ReportOutline,
     SealedBatch,
     VariantChoice,
 )
@@ -86,12 +87,21 @@ class Chronicle:
                 run_id, {**differences, MetricName.STANDS.value: float(variant.stands)}, step=step
             )
 
-    def note_evidence(self, run_id: str, report: EvalReport, verdict: GateVerdict) -> None:
-        """Report, page, verdict and the figures in them."""
+    def note_evidence(
+        self,
+        run_id: str,
+        report: EvalReport,
+        verdict: GateVerdict,
+        history: Sequence[ReportOutline] = (),
+    ) -> None:
+        """Report, page, verdict and the figures in them; ``history`` are the reports before."""
         self.tracking.log_contract(run_id, "report.json", report)
-        self.tracking.log_text(run_id, "report.html", render_report(report))
+        page = render_report(report, verdict=verdict, history=history)
+        self.tracking.log_text(run_id, "report.html", page)
         self.tracking.log_contract(run_id, "verdict.json", verdict)
         self.tracking.log_metrics(run_id, evaluation_metrics(report))
+        if verdict.campaign is not None:
+            self.tracking.log_metrics(run_id, {MetricName.ALPHA_LEFT.value: verdict.campaign.left})
         self.tracking.set_tags(run_id, {"tacit.verdict": verdict.outcome})
 
     def note_anchor(self, weights: Digest) -> None:
@@ -141,4 +151,5 @@ def evaluation_metrics(report: EvalReport) -> dict[str, float]:
         metrics[f"eval/{suite.name}/candidate"] = suite.candidate
         metrics[f"eval/{suite.name}/champion"] = suite.champion
         metrics[f"eval/{suite.name}/anchor"] = suite.anchor
+        metrics[f"eval/{suite.name}/num_items"] = float(suite.num_items)
     return metrics

@@ -194,6 +194,8 @@ class OnlineLoop(Stages):
         """Measure the candidate against champion and anchor, and let the gate judge the report."""
         run_id = self.chronicle.open(cycle)
         candidate = self.candidates.get(known(cycle.candidate_id))
+        gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)
+        history = self.reports.history.of(self.policy)
         report = self.evaluator.evaluate(
             candidate,
             champion=candidate.parent,
@@ -201,16 +203,19 @@ class OnlineLoop(Stages):
             suites=self.suites(),
             learned=self.events.events_of(known(cycle.batch_id)),
             calibrations=read_calibrations(self.settings.suites_path),
+            tests=gate_policy.tests,
+            previous=history[-1] if history else None,
             on_progress=self.observer.on_evaluation,
         )
-        gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)
-        verdict = judge(candidate, report, gate_policy)
-        self.chronicle.note_evidence(run_id, report, verdict)
+        share = self.campaigns.current(self.policy).share(candidate, report, gate_policy)
+        verdict = judge(candidate, report, gate_policy, share=share)
+        self.chronicle.note_evidence(run_id, report, verdict, history)
         with self.database.session() as session:
             self.reports.add(session, report)
             newer = candidate.candidate_id
             self.gatekeeper.supersede(session, self.policy, by=f"candidate {newer}", but=newer)
             self.gatekeeper.submit(session, candidate, verdict)
+            self.campaigns.spend(session, self.policy, candidate.candidate_id, share)
             settled = self.gatekeeper.settle(session, candidate.candidate_id)
             if settled is not None and settled.decision.outcome is DecisionOutcome.REJECTED:
                 self._reject(session, cycle, _failures(verdict), report_id=report.report_id)

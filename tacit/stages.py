@@ -7,6 +7,7 @@ from evaluator.evaluate import Evaluator
 from evaluator.harvest import harvest_suite, retention_suite
 from evaluator.store import ReportStore
 from evaluator.suites import load_suites
+from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
@@ -36,6 +37,7 @@ class Stages:
         signer = Signer.load_or_create(settings.keys_path)
         self.checkpoints = CheckpointStore(settings.checkpoints_path)
         self.ledger = Ledger(self.database, signer)
+        self.campaigns = Campaigns(self.database, lock=self.ledger.lock, journal=self.ledger.append)
         self.cycles = CycleStore(self.database)
         self.events = EventStore(self.database)
         self.batches = BatchStore(self.database)

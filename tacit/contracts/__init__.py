@@ -27,8 +27,8 @@ from tacit.contracts.feedback import (
     Rating,
     RatingScale,
 )
-from tacit.contracts.harness import HarnessTask
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
+from tacit.contracts.plan import PlannedTest
 from tacit.contracts.release import Release, ReleaseBundle
 from tacit.contracts.report import (
     Calibration,
@@ -36,16 +36,19 @@ from tacit.contracts.report import (
     EvalReport,
     ItemResult,
     ProbeResult,
+    ReportOutline,
+    SuiteChange,
     SuiteResult,
 )
 from tacit.contracts.screened import EventStatus, ScreenedEvent
 from tacit.contracts.suite import CheckerSpec, Suite, SuiteItem, SuiteKind
-from tacit.contracts.verdict import Criterion, GateVerdict, VerdictOutcome
+from tacit.contracts.verdict import CampaignShare, Criterion, GateVerdict, VerdictOutcome
 
 __all__ = [
     "Approval",
     "BatchEntry",
     "Calibration",
+    "CampaignShare",
     "CheckerSpec",
     "Comparison",
     "Contract",
@@ -62,12 +65,12 @@ __all__ = [
     "Fold",
     "GateVerdict",
     "InlineInteraction",
-    "HarnessTask",
     "Interaction",
     "ItemResult",
     "Message",
     "Outcome",
     "Part",
+    "PlannedTest",
     "PolicyCandidate",
     "Preference",
     "ProbeResult",
@@ -78,10 +81,12 @@ __all__ = [
     "Purpose",
     "ReplayExample",
     "ReplayOrigin",
+    "ReportOutline",
     "SamplingParameters",
     "ScreenedEvent",
     "SealedBatch",
     "Suite",
+    "SuiteChange",
     "SuiteItem",
     "SuiteKind",
     "SuiteResult",

@@ -77,7 +77,7 @@ def test_missing_regression_fails() -> None:
     assert failed(verdict_on(with_suites(holdout()))) == {
         "evidence: regression",
         "kept",
-        "kept-since-anchor",
+        "drift",
     }
 
 
@@ -119,7 +119,7 @@ def test_superiority_needs_an_interval_above_zero(
 
 def test_slow_loss_against_the_anchor_fails_though_the_champion_is_matched() -> None:
     suite = suite_result(versus_anchor=comparison(-0.08))
-    assert failed(verdict_on(with_suites(suite, holdout()))) == {"kept-since-anchor: old-world"}
+    assert failed(verdict_on(with_suites(suite, holdout()))) == {"drift: old-world"}
 
 
 def test_every_suite_of_a_kind_counts() -> None:
@@ -174,7 +174,7 @@ def test_named_suite_that_did_not_run_fails() -> None:
 
 
 def test_crashed_criterion_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(rule: Rule, report: EvalReport) -> list[Criterion]:
+    def crash(rule: Rule, report: EvalReport, policy: GatePolicy) -> list[Criterion]:
         raise ZeroDivisionError("no items")
 
     monkeypatch.setattr("gatekeeper.gate.measure", crash)
@@ -185,13 +185,13 @@ def test_crashed_criterion_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_criterion_that_measures_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatekeeper.gate.measure", lambda rule, report: [])
+    monkeypatch.setattr("gatekeeper.gate.measure", lambda rule, report, policy: [])
     assert verdict_on(good_report()).outcome is FAIL
 
 
 def test_unknown_kind_of_criterion_is_not_skipped() -> None:
     with pytest.raises(TypeError, match="known kind"):
-        gatekeeper.criteria.measure("unknown", good_report())  # type: ignore[arg-type]
+        gatekeeper.criteria.measure("unknown", good_report(), shipped_policy())  # type: ignore[arg-type]
 
 
 JUDGE = CheckerSpec(type="judge", options={"base_url": "http://localhost:1/v1", "model": "m"})

@@ -31,6 +31,7 @@ def test_shipped_policy_loads_and_asks_for_what_the_readme_says() -> None:
         "required",
         "superior",
         "non_inferior",
+        "drift",
         "non_negotiable",
         "probe",
     }

@@ -1,1 +1,0 @@
-"""Suites of EleutherAI's lm-evaluation-harness, run on policies."""

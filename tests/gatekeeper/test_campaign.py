@@ -1,0 +1,157 @@
+"""The campaign's error budget: what is spent stays spent, and fifty retries do not buy a pass."""
+
+import pytest
+
+from gatekeeper.campaign import Campaign, Campaigns, evidence_digest
+from gatekeeper.gate import judge
+from tacit.contracts import EvalReport, GateVerdict, PolicyCandidate, VariantChoice, VerdictOutcome
+from tacit.contracts.candidate import VariantResult
+from tacit.database import Database
+from tacit.errors import ConflictError, InvalidInputError
+from tests.builders import digest, suite_result
+from tests.gatekeeper.builders import (
+    Office,
+    good_report,
+    holdout,
+    numbered,
+    office,
+    shipped_policy,
+)
+
+PASS, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.INCONCLUSIVE
+
+
+def desk(there: Office) -> Campaigns:
+    return Campaigns(there.db, lock=there.ledger.lock, journal=there.ledger.append)
+
+
+def judged(
+    there: Office, about: PolicyCandidate, evidence: EvalReport | None = None
+) -> GateVerdict:
+    """The verdict as the loop makes it: share, judge, record in one transaction."""
+    evidence = evidence or good_report(about)
+    policy, campaigns = shipped_policy(), desk(there)
+    share = campaigns.current("default").share(about, evidence, policy)
+    verdict = judge(about, evidence, policy, share=share)
+    with there.db.session() as session:
+        campaigns.spend(session, "default", about.candidate_id, share)
+    return verdict
+
+
+def test_each_candidate_spends_a_fiftieth_and_the_verdict_says_so(database: Database) -> None:
+    there = office(database)
+    first, second = judged(there, numbered(1)), judged(there, numbered(2))
+    assert first.outcome is second.outcome is PASS
+    assert first.campaign is not None
+    assert second.campaign is not None
+    assert (first.campaign.before, first.campaign.spent) == (0, pytest.approx(0.001))
+    assert second.campaign.before == pytest.approx(0.001)
+    assert second.campaign.left == pytest.approx(0.048)
+    assert second.criteria[-1].name == "campaign"
+    assert desk(there).current("default").spent == pytest.approx(0.002)
+
+
+def test_after_fifty_candidates_a_person_decides_until_a_campaign_is_started(
+    sqlite_database: Database,
+) -> None:
+    there = office(sqlite_database)
+    outcomes = [judged(there, numbered(number)).outcome for number in range(52)]
+    assert outcomes == [PASS] * 50 + [INCONCLUSIVE] * 2
+    assert desk(there).current("default").spent == pytest.approx(0.05)
+    started = desk(there).start("default", by="ada", reason="the suites are new")
+    assert (started.campaign_id, started.spent) == ("default-2", 0)
+    assert judged(there, numbered(53)).outcome is PASS
+    assert not there.ledger.verify().problems
+    assert [entry.kind for entry in there.ledger.entries(2)] == ["alpha_spent", "campaign_started"]
+
+
+def test_the_same_evidence_again_costs_nothing_and_says_the_same(database: Database) -> None:
+    there = office(database)
+    first, again = judged(there, numbered(1)), judged(there, numbered(1))
+    assert again.campaign is not None
+    assert again.campaign.spent == 0
+    assert again.outcome is first.outcome
+    assert [row.outcome for row in again.criteria] == [row.outcome for row in first.criteria]
+    assert desk(there).current("default").spent == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"suites": (suite_result(suite_digest=digest("edited")), holdout())},
+        {"champion": digest("another")},
+        {"anchor": digest("another")},
+    ],
+)
+def test_other_suites_or_baselines_are_another_draw(changed: dict[str, object]) -> None:
+    one, other = good_report(numbered(1)), good_report(numbered(1), **changed)
+    assert evidence_digest(one, shipped_policy()) != evidence_digest(other, shipped_policy())
+
+
+def test_an_edited_gate_policy_is_another_draw() -> None:
+    policy = shipped_policy()
+    edited = policy.model_copy(update={"criteria": policy.criteria[:-1]})
+    evidence = good_report(numbered(1))
+    assert evidence_digest(evidence, policy) != evidence_digest(evidence, edited)
+
+
+def test_each_variant_that_was_measured_is_a_draw() -> None:
+    variants = tuple(
+        VariantResult(
+            alpha=alpha, weights=digest(f"{alpha}"), stands=False, why="", versus_champion={}
+        )
+        for alpha in (1.0, 0.25, 0.5)
+    )
+    choice = VariantChoice(alpha=0.25, trained=digest("1.0"), reason="", variants=variants)
+    about = numbered(1).model_copy(update={"choice": choice})
+    share = Campaign("default-1", {}).share(about, good_report(about), shipped_policy())
+    assert share.spent == pytest.approx(0.003)
+
+
+def test_of_two_who_judge_at_once_the_second_judges_again(database: Database) -> None:
+    there, policy = office(database), shipped_policy()
+    shares = [
+        desk(there).current("default").share(numbered(n), good_report(numbered(n)), policy)
+        for n in (1, 2)
+    ]
+    with there.db.session() as session:
+        desk(there).spend(session, "default", "c-1", shares[0])
+    with (
+        pytest.raises(ConflictError, match="Judge the report again"),
+        there.db.session() as session,
+    ):
+        desk(there).spend(session, "default", "c-2", shares[1])
+
+
+def test_a_verdict_that_is_not_kept_spends_nothing(database: Database) -> None:
+    there, policy = office(database), shipped_policy()
+    share = desk(there).current("default").share(numbered(1), good_report(numbered(1)), policy)
+
+    def fail() -> None:
+        with there.db.session() as session:
+            desk(there).spend(session, "default", "c-1", share)
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
+    assert desk(there).current("default").spent == 0
+
+
+def test_lines_have_campaigns_of_their_own(database: Database) -> None:
+    there = office(database)
+    judged(there, numbered(1))
+    assert desk(there).current("other").spent == 0
+
+
+def test_an_altered_entry_is_not_counted_on(sqlite_database: Database) -> None:
+    there = office(sqlite_database)
+    judged(there, numbered(1))
+    with sqlite_database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE ledger SET entry = replace(entry, '0.001', '0.000')")
+    with pytest.raises(ConflictError, match="altered"):
+        desk(there).current("default")
+
+
+def test_a_campaign_needs_a_reason(database: Database) -> None:
+    with pytest.raises(InvalidInputError):
+        desk(office(database)).start("default", by="ada", reason=" ")
