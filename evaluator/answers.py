@@ -11,8 +11,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
 from evaluator.answer_cache import AnswerCache
+from evaluator.harness.suite import (
+    ask_harness,
+    harness_question,
+    harness_tasks,
+    is_harness_suite,
+)
 from evaluator.questions import Answer, Generator, Prompt, Question, chosen, question_of
-from tacit.contracts import Digest, Suite, SuiteItem
+from tacit.contracts import Digest, HarnessTask, Suite, SuiteItem
 from tacit.database import Database
 from tacit.errors import EvaluationError
 
@@ -54,6 +60,8 @@ class AnswerBook:
         Raises what loading and generating raise, and UnavailableError.
         """
         items = [suite.items[index] for index in indices]
+        if is_harness_suite(suite):
+            return self._answer_harness(weights, suite, items, on_batch)
         questions = [question_of(suite, item) for item in items]
         digests = [question.digest() for question in questions]
         wanted = Counter(digests)
@@ -72,6 +80,22 @@ class AnswerBook:
             _settled(suite, item, known[digest])
             for item, digest in zip(items, digests, strict=True)
         ]
+
+    def harness_tasks(self, weights: Digest, suite: Suite) -> tuple[HarnessTask, ...]:
+        """What lm-evaluation-harness said of a policy that has answered ``suite``."""
+        return harness_tasks(self._cache, weights, suite) if is_harness_suite(suite) else ()
+
+    def _answer_harness(
+        self, weights: Digest, suite: Suite, items: Sequence[SuiteItem], on_batch: OnBatch
+    ) -> list[Answer]:
+        """The harness answers a suite as a whole, however few items are wanted of it."""
+        digests = [harness_question(suite, item.item_id) for item in items]
+        known = self._cache.find(weights, digests)
+        if len(known) < len(set(digests)):
+            known = ask_harness(self._policy(weights), suite, batch_size=self._batch_size)
+            self._cache.add(weights, known)
+        on_batch(len(items))
+        return [known[digest] for digest in digests]
 
     def ask(
         self,

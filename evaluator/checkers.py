@@ -95,6 +95,13 @@ def _choice(options: Options) -> Checker:
     return lambda completion, expected: float(completion == expected)
 
 
+def _lm_eval(_: Options) -> Checker:
+    def check(completion: str, expected: str) -> float:
+        raise EvaluationError("an answer scored by lm-evaluation-harness", got="one without score")
+
+    return check
+
+
 def _contains(options: Options) -> Checker:
     fold = str.casefold if options.get("ignore_case", False) else str
     return lambda completion, expected: float(fold(expected.strip()) in fold(completion))
@@ -153,6 +160,7 @@ CHECKERS: Mapping[str, Factory] = {
     "normalised": _normalised,
     "choice": _choice,
     "contains": _contains,
+    "lm_eval": _lm_eval,
     "regex": _regex,
     "numeric": _numeric,
     "json_schema": json_schema,
@@ -174,6 +182,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
     "normalised": {},
     "choice": {"normalisation": str},
     "contains": {"ignore_case": bool},
+    "lm_eval": {"harness": str},
     "regex": {"ignore_case": bool},
     "numeric": {"tolerance": float, "relative_tolerance": float},
     "json_schema": {},

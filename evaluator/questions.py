@@ -23,6 +23,36 @@ class Generated(Protocol):
         """``stop`` or ``length``."""
 
 
+class Scored(Protocol):
+    """What the evaluator needs of a scored continuation."""
+
+    @property
+    def logprob(self) -> float:
+        """Natural-log probability."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether greedy decoding gives it."""
+
+
+class TextModel(Protocol):
+    """A policy over plain texts; ``tacit.inference.texts.Texts`` is one."""
+
+    def complete(
+        self, prompts: Sequence[str], *, until: Sequence[str], max_new_tokens: int, batch_size: int
+    ) -> list[str]:
+        """What follows each prompt greedily."""
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> Sequence[Scored]:
+        """Scores of (context, continuation) pairs."""
+
+    def score_texts(self, texts: Sequence[str], *, batch_size: int) -> list[float]:
+        """Natural-log probability of each text."""
+
+    def chat_text(self, messages: Sequence[dict[str, str]], *, ask: bool) -> str:
+        """A conversation as text."""
+
+
 class Generator(Protocol):
     """What the evaluator needs of a policy; ``tacit.policies.Policy`` has it."""
 
@@ -36,6 +66,10 @@ class Generator(Protocol):
     ) -> Sequence[ChoiceScores]:
         """How probable each of a prompt's choices is, in the order of ``prompts``."""
 
+    @property
+    def texts(self) -> TextModel:
+        """The policy over plain texts, for suites of lm-evaluation-harness."""
+
 
 class Answer(NamedTuple):
     """What a policy answered to one question."""
@@ -44,6 +78,8 @@ class Answer(NamedTuple):
     """The completion, or of a question with choices the one chosen."""
     finish_reason: str
     choices: ChoiceScores | None = None
+    score: float | None = None
+    """Of a suite that scores its own answers; else a checker does."""
 
     @property
     def is_malformed(self) -> bool:

@@ -23,7 +23,9 @@ def score_items(suite: Suite, items: Sequence[SuiteItem], answers: Sequence[Answ
     scores = []
     for item, answer in zip(items, answers, strict=True):
         try:
-            score = checker(answer.text, item.expected)
+            score = answer.score
+            if score is None:
+                score = checker(answer.text, item.expected)
         except Exception as error:  # a checker is a plug-in; whatever it raises is reported
             raise EvaluationError(
                 f"checker {suite.checker.type} to judge item {item.item_id}",

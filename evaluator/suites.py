@@ -22,6 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from evaluator.checkers import build_checker
+from evaluator.harness.suite import is_harness_file, load_harness_suite
 from tacit.contracts import (
     Suite,
     SuiteItem,
@@ -56,6 +57,8 @@ def load_suites(folder: Path) -> list[Suite]:
 
 def load_suite(path: Path) -> Suite:
     """One suite file with its items. Raises ConfigError naming file, line and field."""
+    if is_harness_file(path):
+        return load_harness_suite(path)
     tree = _read_yaml(path)
     template = tree.pop("prompt_template", None)
     if template is not None and (not isinstance(template, str) or "{prompt}" not in template):

@@ -51,14 +51,23 @@ class Closing(CaseBook):
         self._settings = settings
         self._policies = PolicyLog(ledger, settings.gate_policy_path)
 
-    def missing(self, case: Case) -> str | None:
+    def missing(self, case: Case, *, also: str | None = None) -> str | None:
         """What ``case`` still needs to be approved, for a person; None if it is approved.
 
+        ``also`` is a person who is counted as if they had approved it too.
         Raises ConfigError, IntegrityError.
         """
         with self._db.reader() as session:
             policy = self._policies.look(session)
-            return people_missing(case, policy, find_approvals(session, case, self._signer))
+            given = find_approvals(session, case, self._signer)
+        if also is not None:
+            given.append(Approval(by=also, reason="", at=self._clock()))
+        return people_missing(case, policy, given)
+
+    def overridable(self, case: Case) -> bool:
+        """Whether people may approve ``case``, which failed. Raises ConfigError, IntegrityError."""
+        with self._db.reader() as session:
+            return self._policies.look(session).policy.overridable(case.verdict)
 
     def settle(self, session: Session, candidate_id: str) -> SignedDecision | None:
         """What the gate decides itself about a candidate just submitted; None if people do.

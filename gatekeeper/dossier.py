@@ -41,6 +41,10 @@ class LoopStatus(Part):
     """Why that one was rejected or failed."""
     events: Mapping[EventStatus, int] = Field(default_factory=dict)
     """Number of feedback events by status."""
+    num_trainable: int = 0
+    """Interactions whose feedback the next batch could take."""
+    num_needed: int = 0
+    """As many of them start a cycle."""
     release_id: str | None = None
     """What serves; None before the first release."""
     weights: Digest | None = None

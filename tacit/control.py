@@ -18,13 +18,15 @@ from gatekeeper.api import create_router as gatekeeper_router
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.ledger import Ledger
-from gatekeeper.pages import create_pages
+from gatekeeper.logbook import Logbook
+from gatekeeper.pages import Review, create_pages
 from gatekeeper.sessions import session_secret
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.consolidation import ConsolidationDesk, ConsolidationPlan, ConsolidationRequest
 from tacit.contracts import Digest, Release, short
 from tacit.database import Database
+from tacit.desks import StoredFeedback, StoredReleases
 from tacit.http import ErrorAnswer, add_schemas, bearer_principal, install_error_handlers
 from tacit.keys import KeyStore, Scope
 from tacit.lineage import FeedbackLineage
@@ -70,11 +72,17 @@ def create_control(settings: Settings) -> ASGIApp:
     served = collector.install(app, journal=ledger.append, lineage=lineage.of)
     app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
+    review = Review(
+        gatekeeper=gatekeeper,
+        ledger=ledger,
+        logbook=Logbook(database),
+        candidates=overview,
+        feedback=StoredFeedback(settings, database, journal=ledger.append, lineage=lineage),
+        releases=StoredReleases(settings, desk, on_rollback),
+    )
     app.include_router(
         create_pages(
-            gatekeeper,
-            ledger,
-            overview,
+            review,
             keys,
             policy=policy,
             secret=session_secret(settings.keys_path),

@@ -62,6 +62,8 @@ class Overview:
             last_state=None if last is None else CycleState(last.state),
             last_reason=None if last is None else last.reason,
             events=self._events.counts(policy),
+            num_trainable=self._events.count_trainable(policy),
+            num_needed=self._settings.loop.min_events,
             release_id=None if release is None else release.release_id,
             weights=None if release is None else release.weights,
             mlflow_url=self._settings.tracking_uri,

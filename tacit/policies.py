@@ -18,6 +18,7 @@ from tacit.contracts import Digest, Message
 from tacit.inference.engine import Inference
 from tacit.inference.greedy import Tokens
 from tacit.inference.outputs import ChoiceScores, Completion
+from tacit.inference.texts import Texts
 
 __all__ = [
     "ChoiceScores",
@@ -60,6 +61,12 @@ class Policy:
         return Inference(
             self.model, pad_id=tokenizer.pad_token_id, eos_ids=(tokenizer.eos_token_id,)
         )
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Generation and scoring over plain texts."""
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        return Texts(self.inference, self.tokenizer, context=context)
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int = 64

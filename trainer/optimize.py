@@ -129,6 +129,7 @@ class Optimization:
             norm = self._clip(number, measured[MetricName.LOSS.value])
             self._weights.step(rate)
             elapsed_s = time.perf_counter() - started
+            num_tokens = float(sums[Stat.TOKENS])
             yield StepMetrics(
                 step=number,
                 num_steps=self.num_steps,
@@ -136,7 +137,8 @@ class Optimization:
                     **measured,
                     MetricName.GRAD_NORM.value: norm,
                     MetricName.LEARNING_RATE.value: rate,
-                    MetricName.TOKENS_PER_SECOND.value: float(sums[Stat.TOKENS]) / elapsed_s,
+                    MetricName.TOKENS.value: num_tokens,
+                    MetricName.TOKENS_PER_SECOND.value: num_tokens / elapsed_s,
                 },
             )
 

@@ -35,12 +35,14 @@ Same batch, events, replay, settings and world size give the same digest on CPUs
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import PlacementError, TrainingError
+from trainer.cost import cost_of
 from trainer.group import Group, WorkerFailedError, WorkerLostError
 from trainer.memory import UpdateTooLargeError, lighter
 from trainer.pinning import pinned
@@ -196,6 +198,7 @@ class PolicyTrainer:
         )
         steps: list[StepMetrics] = []
         weights: Digest | None = None
+        started = time.monotonic()
         for item in group.run(job):
             if isinstance(item, StepMetrics):
                 steps.append(marked(item, settings, asked=self._settings))
@@ -207,13 +210,14 @@ class PolicyTrainer:
         config = settings.model_copy(update={"num_workers": group.world_size})
         # The last pass of a consolidation is what was kept.
         num_epochs = len(steps) if job.consolidates else settings.num_epochs
+        cost = cost_of(steps, seconds=time.monotonic() - started)
         return TrainedPolicy(
             weights=weights,
             config=config.model_dump(mode="json"),
             seed=settings.seed,
             world_size=group.world_size,
             versions={**library_versions(), PROCESSOR: group.processor},
-            metrics=last_epoch(steps, num_epochs=max(1, num_epochs)),
+            metrics=last_epoch(steps, num_epochs=max(1, num_epochs)) | cost,
         )
 
     def _drop_group(self) -> None:

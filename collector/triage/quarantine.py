@@ -19,7 +19,7 @@ from collector.tables import EventRow
 from tacit.config import Settings
 from tacit.contracts import EventStatus
 from tacit.database import Database
-from tacit.errors import NotFoundError
+from tacit.errors import InvalidInputError, NotFoundError
 from tacit.keys import Principal
 
 MAX_EVENTS = 1_000
@@ -45,6 +45,17 @@ class Cursor(NamedTuple):
 
     sequence: int
     event_key: str
+
+    def __str__(self) -> str:
+        return f"{self.sequence}.{self.event_key}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """The cursor that ``str`` gave. Raises InvalidInputError."""
+        sequence, _, event_key = text.partition(".")
+        if not (sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
+            raise InvalidInputError("the `next` of the page before", got=text)
+        return cls(int(sequence), event_key.replace("\x00", ""))
 
 
 class Quarantine:

@@ -15,7 +15,7 @@ from collector.tables import EventRow
 from collector.triage.dead_letter_routes import ReasonName
 from collector.triage.quarantine import MAX_EVENTS, Cursor, Quarantine, Ruling, Verb
 from tacit.contracts.base import Identifier, Name
-from tacit.errors import ConflictError, InvalidInputError
+from tacit.errors import ConflictError
 from tacit.http import bearer_principal
 from tacit.keys import KeyStore, Principal, Scope
 
@@ -63,10 +63,12 @@ def create_quarantine_routes(quarantine: Quarantine, keys: KeyStore, *, policy: 
             reason=reason,
             source=source or caller.source,
             subject=subject,
-            after=None if after is None else _cursor(after),
+            after=None if after is None else Cursor.parse(after),
             limit=limit,
         )
-        following = f"{rows[-1].sequence}.{rows[-1].event_key}" if len(rows) == limit else None
+        following = (
+            str(Cursor(rows[-1].sequence, rows[-1].event_key)) if len(rows) == limit else None
+        )
         return {"events": [_summary(row) for row in rows], "next": following}
 
     @router.get("/{source}/{event_id}")
@@ -104,13 +106,6 @@ def create_quarantine_routes(quarantine: Quarantine, keys: KeyStore, *, policy: 
 def _all_refused(verb: Verb, refused: list[Ruling]) -> ConflictError:
     found = "; ".join(f"{ruling.event_key}: {ruling.refusal}" for ruling in refused[:8])
     return ConflictError(f"a quarantined event that one can {verb}", got=found)
-
-
-def _cursor(text: str) -> Cursor:
-    sequence, _, event_key = text.partition(".")
-    if not (sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
-        raise InvalidInputError("the `next` of the page before", got=text)
-    return Cursor(int(sequence), event_key.replace("\x00", ""))
 
 
 def _summary(row: EventRow) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tacit.contracts.feedback import (
     Rating,
     RatingScale,
 )
+from tacit.contracts.harness import HarnessTask
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
 from tacit.contracts.plan import PlannedTest
 from tacit.contracts.release import Release, ReleaseBundle
@@ -65,6 +66,7 @@ __all__ = [
     "Fold",
     "GateVerdict",
     "InlineInteraction",
+    "HarnessTask",
     "Interaction",
     "ItemResult",
     "Message",

@@ -34,10 +34,12 @@ class Inference:
         max_new_tokens: int,
         batch_size: int,
         is_stop: IsStop | None = None,
+        with_logprobs: bool = True,
     ) -> list[Tokens]:
         """What follows each prompt greedily, in the order of ``prompts``.
 
-        Raises ValueError for an empty prompt.
+        Without ``with_logprobs`` they mean nothing, which is faster. Raises ValueError for an
+        empty prompt.
         """
         _refuse_empty(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -45,12 +47,17 @@ class Inference:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = [prompts[i] for i in indices]
-            found = self._decode(batch, max_new_tokens, _stop_of(is_stop, indices))
+            stop = _stop_of(is_stop, indices)
+            found = self._decode(batch, max_new_tokens, stop, with_logprobs)
             results.update(zip(indices, found, strict=True))
         return [results[i] for i in range(len(prompts))]
 
     def _decode(
-        self, batch: list[list[int]], max_new_tokens: int, is_stop: IsStop | None
+        self,
+        batch: list[list[int]],
+        max_new_tokens: int,
+        is_stop: IsStop | None,
+        with_logprobs: bool,
     ) -> list[Tokens]:
         if self.body is not None and is_plainly_greedy(self._model.generation_config):
             return decode(
@@ -59,6 +66,7 @@ class Inference:
                 max_new_tokens=max_new_tokens,
                 eos_ids=self._eos_ids,
                 is_stop=is_stop,
+                with_logprobs=with_logprobs,
             )
         return decode_whole(
             self._model,

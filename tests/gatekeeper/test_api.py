@@ -9,7 +9,8 @@ from gatekeeper.ledger import verify_export
 from tacit.database import Database
 from tests.builders import digest
 from tests.gatekeeper.builders import failing_verdict, good_report, numbered
-from tests.gatekeeper.scenes import Desk, desk, helpdesk_report
+from tests.gatekeeper.helpdesk import helpdesk_report
+from tests.gatekeeper.scenes import Desk, desk
 
 CANDIDATE = numbered(1)
 ID = CANDIDATE.candidate_id

@@ -14,7 +14,8 @@ from tacit.database import Database
 from tests.builders import item_result
 from tests.conftest import skip_or_fail
 from tests.gatekeeper.builders import good_report, holdout, numbered, shipped_policy
-from tests.gatekeeper.scenes import Desk, desk, helpdesk_events, helpdesk_report
+from tests.gatekeeper.helpdesk import helpdesk_events, helpdesk_report
+from tests.gatekeeper.scenes import Desk, desk
 
 pytestmark = pytest.mark.browser
 

@@ -1,17 +1,14 @@
 """The review pages: who gets in, what a form needs, and that nothing in them can run."""
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from itsdangerous import URLSafeSerializer
 from sqlalchemy import update
 
 from gatekeeper.gate import judge
-from gatekeeper.plots import PLOT_WIDTH, PlotScale
-from gatekeeper.presentation import safe_link
+from gatekeeper.pages.plots import PLOT_WIDTH, PlotScale
+from gatekeeper.pages.words import safe_link
 from gatekeeper.sessions import session_secret
 from gatekeeper.tables import LedgerRow
 from tacit.contracts import DecisionOutcome, Fold
@@ -25,29 +22,11 @@ from tests.gatekeeper.builders import (
     numbered,
     shipped_policy,
 )
-from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, desk
+from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, decision_form, desk, log_in, token
 
 CANDIDATE = numbered(1)
 ID = CANDIDATE.candidate_id
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-def token(page: str) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
-    assert found
-    return found[1]
-
-
-def log_in(client: TestClient, made: Desk, who: str = "reviewer", *, target: str = "/") -> Any:
-    csrf = token(client.get("/login").text)
-    return client.post("/login", data={"key": made.keys[who], "csrf": csrf, "next": target})
-
-
-def decision_form(page: str, **fields: str) -> dict[str, str]:
-    seen = re.search(r'name="verdict_digest" value="([^"]+)"', page)
-    assert seen
-    form = {"csrf": token(page), "verdict_digest": seen[1], "outcome": "approved", "reason": "good"}
-    return {**form, **fields}
 
 
 def undecided(made: Desk) -> bool:

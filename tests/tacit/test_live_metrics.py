@@ -31,6 +31,7 @@ LIVE = {
     MetricName.TOPR_TAPER,
     MetricName.GRAD_NORM,
     MetricName.LEARNING_RATE,
+    MetricName.TOKENS,
     MetricName.TOKENS_PER_SECOND,
     MetricName.REPLAY_SHARE,
 }

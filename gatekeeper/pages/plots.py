@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from tacit.contracts import Comparison, Criterion, EvalReport, GateVerdict
 
-PLOT_WIDTH = 160.0
+PLOT_WIDTH = 220.0
 MAX_LIMIT = 0.10
-_EDGE = 8.0
+_EDGE = 10.0
+_HALF_LABEL = 28.0
+"""Half the width of "limit −10.0", so that it stays within the drawing."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class IntervalPlot:
     """None where the estimate lies beyond the scale."""
     zero: float
     threshold: float | None
+    label: float
+    """Middle of the words beside the threshold."""
+    limit_text: str
+    low_edge: str
+    """Difference at the left edge, in points."""
+    high_edge: str
     beyond_low: bool
     beyond_high: bool
     text: str
@@ -49,12 +57,17 @@ class PlotScale:
         self, difference: float, low: float, high: float, *, threshold: float | None = None
     ) -> IntervalPlot:
         """The drawing of one interval."""
+        limit = 0.0 if threshold is None else threshold
         return IntervalPlot(
             low=self.x(low),
             high=self.x(high),
             point=self.x(difference) if abs(difference) <= self.limit else None,
             zero=self.x(0.0),
             threshold=None if threshold is None else self.x(threshold),
+            label=min(PLOT_WIDTH - _HALF_LABEL, max(_HALF_LABEL, self.x(limit))),
+            limit_text=points(limit),
+            low_edge=f"−{100 * self.limit:g}",
+            high_edge=f"+{100 * self.limit:g}",
             beyond_low=low < -self.limit,
             beyond_high=high > self.limit,
             text=f"{points(difference)} points, interval {points(low)} to {points(high)}",

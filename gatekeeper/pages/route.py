@@ -5,24 +5,41 @@ not run even if it were not escaped.
 """
 
 from collections.abc import Callable, Coroutine
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import AfterValidator, StringConstraints
 
-from gatekeeper import plots, presentation
+from gatekeeper.pages import changes, learned, plots, words
 from tacit.contracts import short
 from tacit.errors import InvalidInputError, NotAuthenticatedError, TacitError, TooLargeError
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent.parent
 MAX_FORM_BYTES = 64 * 1024
+
+Field = Annotated[str, Form()]
+"""One field of a form."""
+
+
+def plain(text: str) -> str:
+    """``text`` without NUL, to which PostgreSQL answers with an error of its own."""
+    return text.replace("\x00", "")
+
+
+Word = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=200),
+    AfterValidator(plain),
+    Query(),
+]
+"""What a search asks for; empty is anything."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -44,25 +61,26 @@ templates = Environment(
 )
 
 
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%-d %b %Y, %H:%M UTC")
-
-
 templates.filters.update(
-    short=short,
-    moment=_moment,
+    ago=words.span,
+    long_json=words.long_json,
+    moment=words.moment,
+    percent=words.percent,
     points=plots.points,
-    percent=presentation.percent,
-    safe_link=presentation.safe_link,
+    said=learned.said,
+    safe_link=words.safe_link,
+    short=short,
+    span=words.span,
 )
 templates.globals.update(
-    quantity=presentation.quantity,
     criterion_plot=plots.criterion_plot,
-    entry_summary=presentation.entry_summary,
-    headlines=presentation.HEADLINES,
-    max_flips=presentation.MAX_FLIPS,
+    entry_summary=words.entry_summary,
+    headlines=words.HEADLINES,
+    max_changes=changes.MAX_SHOWN,
     plot_width=plots.PLOT_WIDTH,
-    worst_first=presentation.worst_first,
+    quantity=words.quantity,
+    status_words=words.STATUS_WORDS,
+    worst_first=words.worst_first,
 )
 
 
@@ -70,6 +88,11 @@ def render(name: str, *, code: int = 200, **values: Any) -> HTMLResponse:
     """A template as a response; everything in it is escaped."""
     values.setdefault("login", None)
     return HTMLResponse(templates.get_template(name).render(values), code)
+
+
+def go(path: str) -> RedirectResponse:
+    """On to another page after a form, so that a reload sends nothing twice."""
+    return RedirectResponse(path, HTTPStatus.SEE_OTHER)
 
 
 class PageRoute(APIRoute):
@@ -106,7 +129,12 @@ def _require_small(request: Request) -> None:
 
 def _error_page(request: Request, error: TacitError) -> Response:
     if isinstance(error, NotAuthenticatedError) and request.url.path != "/login":
-        target = request.url.path if request.method == "GET" else "/"
+        target = _here(request) if request.method == "GET" else "/"
         return RedirectResponse(f"/login?next={quote(target)}", HTTPStatus.SEE_OTHER)
     title = HTTPStatus(error.status).phrase
     return render("error.html", code=error.status, error=error, title=title)
+
+
+def _here(request: Request) -> str:
+    query = request.url.query
+    return f"{request.url.path}?{query}" if query else request.url.path

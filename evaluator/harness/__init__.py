@@ -1,0 +1,1 @@
+"""Suites of EleutherAI's lm-evaluation-harness, run on policies."""
