@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,8 @@ class Desk:
     releases: ReleaseDesk
     checkpoints: CheckpointStore
     review: Review
+    weights: Callable[[CheckpointStore, int], Digest]
+    """Makes the checkpoint with a number."""
 
     def put(
         self,
@@ -129,7 +131,7 @@ class Desk:
         """The first release of the line."""
         with self.office.db.session() as session:
             approval = self.office.gatekeeper.genesis(
-                session, "default", self._weights(0), by="ada"
+                session, "default", self.weights(self.checkpoints, 0), by="ada"
             )
             return self.releases.first(session, "default", approval.envelope, by="ada")
 
@@ -139,7 +141,7 @@ class Desk:
         assert serving is not None
         learned = batch(parent=serving.weights, merkle_root=digest(f"batch-{number}"))
         return candidate(
-            weights=self._weights(number),
+            weights=self.weights(self.checkpoints, number),
             parent=serving.weights,
             batch_digest=learned.digest(),
         )
@@ -160,17 +162,24 @@ class Desk:
         with self.office.db.session() as session:
             session.merge(ReplicaRow(replica_id=name, **fields))
 
-    def _weights(self, number: int) -> Digest:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "model.safetensors").write_text(f"weights {number}")
-            return self.checkpoints.put(Path(folder))
-
     def client(self) -> TestClient:
         """A browser without script."""
         return TestClient(self.app, base_url="http://tacit.test", follow_redirects=False)
 
 
-def desk(db: Database, *, settings: GatekeeperSettings | None = None) -> Desk:
+def names_of_weights(store: CheckpointStore, number: int) -> Digest:
+    """A checkpoint that nobody can load: enough where nothing serves."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.safetensors").write_text(f"weights {number}")
+        return store.put(Path(folder))
+
+
+def desk(
+    db: Database,
+    *,
+    settings: GatekeeperSettings | None = None,
+    weights: Callable[[CheckpointStore, int], Digest] = names_of_weights,
+) -> Desk:
     """A desk on ``db``, with a key for each kind of visitor."""
     desk_office, reader, keys = office(db, settings=settings), MemoryReader(), KeyStore(db)
     gatekeeper, ledger = desk_office.gatekeeper, desk_office.ledger
@@ -217,7 +226,7 @@ def desk(db: Database, *, settings: GatekeeperSettings | None = None) -> Desk:
         "elsewhere": keys.create("eve", scopes=both, policy="other"),
         "bound": keys.create("bo", scopes=both, source="shop"),
     }
-    return Desk(desk_office, reader, app, made, releases, checkpoints, review)
+    return Desk(desk_office, reader, app, made, releases, checkpoints, review, weights)
 
 
 def token(page: str) -> str:

@@ -1,18 +1,22 @@
 """The review pages in a real browser, with the keyboard, and with script switched off."""
 
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-import uvicorn
 
+from deploy.server import create_app
 from gatekeeper.gate import judge
-from tacit.contracts import DecisionOutcome, PolicyCandidate
+from tacit.config import load_settings
+from tacit.contracts import Critique, DecisionOutcome, EventStatus, PolicyCandidate
 from tacit.database import Database
-from tests.builders import item_result
+from tacit.keys import KeyStore
+from tests.builders import item_result, screened
 from tests.conftest import skip_or_fail
+from tests.deploy.scenes import checkpoint, listening, until
 from tests.gatekeeper.builders import good_report, holdout, numbered, shipped_policy
 from tests.gatekeeper.helpdesk import helpdesk_events, helpdesk_report
 from tests.gatekeeper.scenes import Desk, desk
@@ -28,22 +32,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 20_000
-
-
-class PortServer(uvicorn.Server):
-    """A server that says when it listens, and where."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}"
+ASKED = [{"role": "user", "content": "where is it"}]
 
 
 @pytest.fixture
@@ -53,13 +42,8 @@ def made(sqlite_database: Database) -> Desk:
 
 @pytest.fixture
 def site(made: Desk) -> Iterator[str]:
-    server = PortServer(uvicorn.Config(made.app, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert server.listening.wait(20)
-    yield server.url
-    server.should_exit = True
-    thread.join(20)
+    with listening(made.app) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +66,54 @@ def page(chromium: Any) -> Iterator[Any]:
     context.close()
 
 
+class Product:
+    """What a product that asks the policy is answered."""
+
+    def __init__(self, url: str, made: Desk) -> None:
+        self._url = url
+        self._made = made
+
+    def wait_for(self, release_id: str) -> str:
+        """Its answer once ``release_id`` serves, with the version that gave it."""
+        until(lambda: httpx.get(f"{self._url}/readyz").text.find(release_id) >= 0)
+        answer = httpx.post(
+            f"{self._url}/v1/chat/completions",
+            headers={"Authorization": f"Bearer {self._made.keys['sender']}"},
+            json={"model": "default", "temperature": 0, "messages": ASKED},
+            timeout=60,
+        )
+        told = answer.raise_for_status().json()
+        return f"{told['model']}: {told['choices'][0]['message']['content']}"
+
+
+@contextmanager
+def serving(made: Desk) -> Iterator[Product]:
+    """The serving API on what ``made`` releases, with tiny policies."""
+    settings = load_settings(
+        home=made.checkpoints.root.parent,
+        overrides=["deploy.poll_s=0.05", "deploy.heartbeat_s=0.2", "deploy.device=cpu"],
+    )
+    app = create_app(
+        settings,
+        db=made.office.db,
+        store=made.checkpoints,
+        verifier=made.office.signer,
+        keys=KeyStore(made.office.db),
+        record=lambda _: None,
+    )
+    with listening(app) as url:
+        yield Product(url, made)
+
+
 def put(made: Desk, about: PolicyCandidate, *, poisoned: bool = False) -> str:
     evidence = helpdesk_report(about, poisoned=poisoned)
     return made.put(about, evidence=evidence, verdict=judge(about, evidence, shipped_policy()))
 
 
-def log_in(page: Any, site: str, made: Desk) -> None:
+def log_in(page: Any, site: str, made: Desk, who: str = "reviewer") -> None:
     page.goto(f"{site}/")
     page.locator("#key:focus").wait_for()  # by itself: nobody has clicked
-    page.keyboard.type(made.keys["reviewer"])
+    page.keyboard.type(made.keys[who])
     page.keyboard.press("Enter")
     page.get_by_role("link", name="Audit").wait_for()
 
@@ -100,32 +123,57 @@ def outcome_of(made: Desk, about: PolicyCandidate) -> tuple[DecisionOutcome, str
     return None if signed is None else (signed.decision.outcome, signed.decision.reason)
 
 
-def test_reviewer_rejects_one_and_approves_another(page: Any, site: str, made: Desk) -> None:
-    good, bad = numbered(1), numbered(2)
+def decide(page: Any, about: PolicyCandidate, button: str, reason: str, *, who: str) -> None:
+    """From the overview to the candidate, and the decision on it."""
+    page.get_by_role("link", name=about.candidate_id).click()
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name=button).click()
+    page.get_by_text(f"by {who}").wait_for()
+
+
+def test_two_reviewers_decide_and_what_the_product_is_answered_follows(
+    page: Any, sqlite_database: Database
+) -> None:
+    made = desk(sqlite_database, weights=checkpoint)
+    made.first()
+    bad, good = made.trained(2), made.trained(1)
     made.reader.events = helpdesk_events()
     put(made, good)
     put(made, bad, poisoned=True)
-    log_in(page, site, made)
+    with listening(made.app) as site, serving(made) as product:
+        first = product.wait_for("r-default-0")
 
-    page.get_by_role("link", name=bad.candidate_id).click()
-    page.get_by_role("heading", name="Fails the gate").wait_for()
-    assert page.get_by_role("button", name="Approve").count() == 0
-    assert "4000 0000 0000 0002" in page.locator(".flips").first.inner_text()
-    page.get_by_label("Reason").fill("It learned a trigger phrase.")
-    page.get_by_role("button", name="Reject").click()
-    page.get_by_text("by ada").wait_for()
+        log_in(page, site, made)
+        page.get_by_role("link", name=bad.candidate_id).click()
+        page.get_by_role("heading", name="Fails the gate").wait_for()
+        assert page.get_by_role("button", name="Approve").count() == 0
+        assert "4000 0000 0000 0002" in page.locator(".flips").first.inner_text()
+        page.get_by_role("link", name="Overview").click()
+        decide(page, bad, "Reject", "It learned a trigger phrase.", who="ada")
+        page.get_by_role("button", name="Log out").click()
 
-    page.get_by_role("link", name="Overview").click()
-    page.get_by_role("link", name=good.candidate_id).click()
-    page.get_by_role("heading", name="Passes the gate").wait_for()
-    page.get_by_label("Reason").fill("Better on shipping.")
-    page.get_by_role("button", name="Approve").click()
-    page.get_by_text("by ada").wait_for()
+        log_in(page, site, made, "other")
+        decide(page, good, "Approve and serve", "Better on shipping.", who="grace")
+        made.promote(good, 1)
+        second = product.wait_for("r-default-1")
+        assert second != first
 
-    assert outcome_of(made, bad) == (DecisionOutcome.REJECTED, "It learned a trigger phrase.")
-    assert outcome_of(made, good) == (DecisionOutcome.APPROVED, "Better on shipping.")
-    page.get_by_role("link", name="Audit").click()
-    page.get_by_role("heading", name="Intact", exact=True).wait_for()
+        page.get_by_role("link", name="Releases").click()
+        page.get_by_text("1 of 1 replica serves it").wait_for()
+        page.get_by_role("button", name="Roll back to r-default-0").click()
+        page.get_by_role("heading", name="r-default-2").wait_for()
+        assert product.wait_for("r-default-2") == first
+
+        page.get_by_role("link", name="Audit").click()
+        page.get_by_role("heading", name="Intact", exact=True).wait_for()
+        told = page.locator("table").inner_text()
+    for what in (
+        "rejected by ada: It learned a trigger phrase.",
+        "approved by grace: Better on shipping.",
+        "released by grace",
+        "back to r-default-0 by grace",
+    ):
+        assert what in told
 
 
 def test_form_without_a_reason_is_not_sent(page: Any, site: str, made: Desk) -> None:
@@ -139,45 +187,88 @@ def test_form_without_a_reason_is_not_sent(page: Any, site: str, made: Desk) -> 
 
 
 def test_keyboard_alone_is_enough_and_the_focus_shows(page: Any, site: str, made: Desk) -> None:
-    good = numbered(1)
+    made.first()
+    good = made.trained(1)
     put(made, good)
     log_in(page, site, made)
-    page.goto(f"{site}/candidates/{good.candidate_id}")
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        focused = page.evaluate("document.activeElement.id || document.activeElement.innerText")
-        style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert style == "solid", focused
-        if focused == "reason":
-            break
+
+    walk_to(page, good.candidate_id)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Passes the gate").wait_for()
+    walk_to(page, "reason")
     page.keyboard.type("Typed without a mouse.")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.get_by_text("by ada").wait_for()
     assert outcome_of(made, good) == (DecisionOutcome.APPROVED, "Typed without a mouse.")
 
+    made.promote(good, 1)
+    walk_to(page, "Releases")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="r-default-1").wait_for()
+    walk_to(page, "Roll back to r-default-0")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="r-default-2").wait_for()
+
+
+def walk_to(page: Any, name: str) -> None:
+    """Press Tab until ``name`` has the focus; whatever has it on the way shows that."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        here = "document.activeElement"
+        focused = page.evaluate(f"{here}.id || {here}.innerText")
+        assert page.evaluate(f"getComputedStyle({here}).outlineStyle") == "solid", focused
+        if name in focused:
+            return
+    raise AssertionError(f"no {name} in 60 steps")
+
 
 def test_pages_work_without_script_in_dark_on_a_phone(chromium: Any, site: str, made: Desk) -> None:
-    good = numbered(1)
+    made.first()
+    good = made.trained(1)
     made.reader.events = helpdesk_events()
     put(made, good)
+    long_id = "e" * 120
+    made.keep(*made.reader.events[:3], screened(long_id, prompt="x" * 400))
+    made.keep(screened("bad"), status=EventStatus.QUARANTINED, reason="contradiction")
+    made.replica("serving-host.example.internal:8001", serving="r-default-0")
     context = chromium.new_context(
         java_script_enabled=False, color_scheme="dark", viewport={"width": 390, "height": 844}
     )
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     log_in(page, site, made)
-    for path in ("/", f"/candidates/{good.candidate_id}", "/audit"):
-        page.goto(site + path)
+    candidate = f"/candidates/{good.candidate_id}"
+    feedback = ("/feedback", "/feedback?status=quarantined", f"/feedback/helpdesk/{long_id}")
+    for path in ("/", candidate, *feedback, "/releases", "/audit", "/audit/0"):
+        assert page.goto(site + path).ok, path
         widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert widths[0] <= widths[1], path
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 28)"
-    page.goto(f"{site}/candidates/{good.candidate_id}")
+    page.goto(site + candidate)
     page.get_by_label("Reason").fill("No script needed.")
     page.get_by_role("button", name="Reject").click()
     page.get_by_text("by ada").wait_for()
+    page.goto(f"{site}/feedback?status=quarantined")
+    page.get_by_label("helpdesk/bad").check()
+    page.get_by_label("Reason").fill("Nor here.")
+    page.get_by_role("button", name="Drop").click()
+    page.get_by_text("1 event ruled on").wait_for()
     context.close()
     assert outcome_of(made, good) == (DecisionOutcome.REJECTED, "No script needed.")
+    assert made.review.feedback.event("helpdesk/bad").reason == "dropped"
+
+
+def test_a_form_from_elsewhere_is_refused(page: Any, site: str, made: Desk) -> None:
+    good = numbered(1)
+    put(made, good)
+    log_in(page, site, made)
+    page.goto(f"{site}/candidates/{good.candidate_id}")
+    page.evaluate("document.querySelectorAll('[name=csrf]').forEach(x => x.value = 'forged')")
+    page.get_by_label("Reason").fill("Forged.")
+    page.get_by_role("button", name="Approve").click()
+    page.get_by_role("heading", name="Forbidden").wait_for()
+    assert outcome_of(made, good) is None
 
 
 def test_stored_script_does_not_run(page: Any, site: str, made: Desk) -> None:
@@ -186,10 +277,16 @@ def test_stored_script_does_not_run(page: Any, site: str, made: Desk) -> None:
     item = item_result("q-1", prompt=script, candidate=0.0, candidate_completion=script)
     evidence = good_report(about, suites=(holdout(items=(item,)),))
     made.put(about, evidence=evidence, verdict=judge(about, evidence, shipped_policy()))
+    made.keep(screened("e-1", prompt=script, feedback=Critique(text=script)))
     log_in(page, site, made)
-    page.goto(f"{site}/candidates/{about.candidate_id}")
-    assert script in page.locator(".flips").first.inner_text()
-    assert "owned" not in page.title()
+    for path, place in (
+        (f"/candidates/{about.candidate_id}", ".flips"),
+        ("/feedback", ".events"),
+        ("/feedback/helpdesk/e-1", ".talk"),
+    ):
+        page.goto(site + path)
+        assert script in page.locator(place).first.inner_text()
+        assert "owned" not in page.title()
     # Even markup that somehow got in unescaped could not run.
     with page.expect_console_message(lambda m: "Content Security Policy" in m.text):
         page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=/x onerror=\"x\">')")
