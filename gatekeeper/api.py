@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from gatekeeper.cases import Case, CaseState, SignedDecision
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import CandidateReader, Dossier, open_dossier
+from gatekeeper.gate_api import create_gate_router
 from gatekeeper.ledger import Ledger
 from gatekeeper.ledger_api import create_ledger_router
 from gatekeeper.refusals import MAX_REASON_LENGTH
+from gatekeeper.review_tokens import ReviewTokens
 from tacit.contracts import DecisionOutcome, Digest, EvalReport, VerdictOutcome
 from tacit.contracts.base import Name, UtcDatetime
 from tacit.http import bearer_principal
@@ -49,6 +51,7 @@ def create_router(
     keys: KeyStore,
     *,
     policy: Name,
+    tokens: ReviewTokens | None = None,
 ) -> APIRouter:
     """Routes under ``/v1``; ``policy`` is the line listed when a request names none."""
     router = APIRouter(prefix="/v1", tags=["gatekeeper"])
@@ -112,6 +115,7 @@ def create_router(
         return {**_decision(signed), "missing": missing}
 
     router.include_router(create_ledger_router(ledger, keys))
+    router.include_router(create_gate_router(gatekeeper, candidates, keys, tokens, policy=policy))
     return router
 
 

@@ -22,7 +22,7 @@ class CaseBook:
         self._db = db
         self._signer = signer
         self._ledger = ledger
-        self._clock = clock
+        self.clock = clock
 
     def pending(self, policy: str) -> list[Case]:
         """Candidates that wait for a person, newest first."""
@@ -62,4 +62,4 @@ class CaseBook:
         return self.case(candidate_id)[0].verdict
 
     def _now(self, session: Session) -> datetime:
-        return self._ledger.now(session, self._clock())
+        return self._ledger.now(session, self.clock())

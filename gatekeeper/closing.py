@@ -61,7 +61,7 @@ class Closing(CaseBook):
             policy = self._policies.look(session)
             given = find_approvals(session, case, self._signer)
         if also is not None:
-            given.append(Approval(by=also, reason="", at=self._clock()))
+            given.append(Approval(by=also, reason="", at=self.clock()))
         return people_missing(case, policy, given)
 
     def overridable(self, case: Case) -> bool:
@@ -76,7 +76,7 @@ class Closing(CaseBook):
         and more than one person answers for that policy.
         """
         self._ledger.lock(session)
-        case, now = self._open_case(session, candidate_id)
+        case, now = self.open_case(session, candidate_id)
         policy = self._policies.in_force(session)
         judged_under_it = case.verdict.gate_policy_digest == policy.digest
         match case.verdict.outcome:
@@ -93,7 +93,7 @@ class Closing(CaseBook):
     def reject_failed(self, session: Session, candidate_id: str) -> SignedDecision:
         """The gate turns a failing candidate away. Raises ConflictError unless it failed."""
         self._ledger.lock(session)
-        case, now = self._open_case(session, candidate_id)
+        case, now = self.open_case(session, candidate_id)
         if case.verdict.outcome is not VerdictOutcome.FAIL:
             raise ConflictError("a candidate that failed the gate", got=str(case.verdict.outcome))
         reason = f"failed the gate: {failed_rows(case.verdict)}"
@@ -147,7 +147,8 @@ class Closing(CaseBook):
             reason = f"expired: nobody decided before {case.expires_at.isoformat()}"
         return self._record(session, case, outcome, by=GATE, reason=reason, now=now)
 
-    def _open_case(self, session: Session, candidate_id: str) -> tuple[Case, datetime]:
+    def open_case(self, session: Session, candidate_id: str) -> tuple[Case, datetime]:
+        """A pending case and the present moment. Raises NotFoundError, ConflictError."""
         case = find_case(session, candidate_id, self._signer)
         now = self._now(session)
         found = find_decision(session, case.verdict.candidate_digest, self._signer)

@@ -27,7 +27,7 @@ from gatekeeper.approvals import (
 from gatekeeper.cases import Case, CaseState, SignedDecision, case_row, find_case
 from gatekeeper.closing import Closing
 from gatekeeper.policy import GatePolicy
-from gatekeeper.refusals import require_about, require_text
+from gatekeeper.refusals import require_about, require_decidable, require_text
 from gatekeeper.tables import DecisionRow, VerdictRow
 from tacit.contracts import (
     Approval,
@@ -37,7 +37,7 @@ from tacit.contracts import (
     GateVerdict,
     PolicyCandidate,
 )
-from tacit.errors import ConflictError, InvalidInputError
+from tacit.errors import ConflictError
 
 __all__ = ["Case", "CaseState", "Gatekeeper", "SignedDecision"]
 
@@ -115,19 +115,15 @@ class Gatekeeper(Closing):
     ) -> SignedDecision | None:
         """As :meth:`decide`, in the caller's transaction."""
         require_text(by=reviewer.name, reason=reason)
+        require_decidable(outcome)
         self._ledger.lock(session)
-        case, now = self._open_case(session, candidate_id)
+        case, now = self.open_case(session, candidate_id)
         if verdict_digest not in {None, case.verdict.digest()}:
             raise ConflictError("the verdict that stands", got=f"another, {verdict_digest}")
         approval = Approval(by=reviewer.name, reason=reason.strip(), at=now)
-        match outcome:
-            case DecisionOutcome.APPROVED:
-                return self._approve(session, case, reviewer, approval)
-            case DecisionOutcome.REJECTED:
-                return self._record(
-                    session, case, outcome, by=approval.by, reason=approval.reason, now=now
-                )
-        raise InvalidInputError("outcome approved or rejected", got=outcome)
+        if outcome is DecisionOutcome.APPROVED:
+            return self._approve(session, case, reviewer, approval)
+        return self._record(session, case, outcome, by=approval.by, reason=approval.reason, now=now)
 
     def _approve(
         self, session: Session, case: Case, reviewer: Reviewer, approval: Approval

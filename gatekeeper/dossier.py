@@ -93,7 +93,18 @@ def open_dossier(gatekeeper: Gatekeeper, candidates: CandidateReader, candidate_
     Raises NotFoundError; IntegrityError if candidate or report are not those that were judged.
     """
     case, decided = gatekeeper.case(candidate_id)
-    candidate = candidates.candidate(candidate_id)
+    candidate, report = read_evidence(case, candidates)
+    return Dossier(candidate, case, gatekeeper.state(case, decided), decided, report)
+
+
+def read_evidence(
+    case: Case, candidates: CandidateReader
+) -> tuple[PolicyCandidate, EvalReport | None]:
+    """Candidate and report of a case.
+
+    Raises NotFoundError; IntegrityError if they are not those that were judged.
+    """
+    candidate = candidates.candidate(case.candidate_id)
     if candidate.digest() != case.verdict.candidate_digest:
         raise IntegrityError(
             f"candidate {case.verdict.candidate_digest}, which was judged", got=candidate.digest()
@@ -106,4 +117,4 @@ def open_dossier(gatekeeper: Gatekeeper, candidates: CandidateReader, candidate_
             got=found,
             mend="The stored report was altered or swapped: reject the candidate.",
         )
-    return Dossier(candidate, case, gatekeeper.state(case, decided), decided, report)
+    return candidate, report

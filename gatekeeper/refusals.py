@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from gatekeeper.cases import GATE, Case, SignedDecision
-from tacit.contracts import GateVerdict, PolicyCandidate, VerdictOutcome
+from tacit.contracts import DecisionOutcome, GateVerdict, PolicyCandidate, VerdictOutcome
 from tacit.errors import ConflictError, InvalidInputError
 
 MAX_REASON_LENGTH = 4_000
@@ -31,6 +31,12 @@ def require_text(*, by: str, reason: str) -> None:
         raise InvalidInputError(
             "a reason", got="nothing", mend="Say in a sentence why; it goes into the ledger."
         )
+
+
+def require_decidable(outcome: DecisionOutcome) -> None:
+    """Raises InvalidInputError for an outcome that no person can give."""
+    if outcome not in {DecisionOutcome.APPROVED, DecisionOutcome.REJECTED}:
+        raise InvalidInputError("outcome approved or rejected", got=outcome)
 
 
 def require_open(case: Case, found: SignedDecision | None, *, now: datetime) -> None:

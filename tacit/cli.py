@@ -12,6 +12,7 @@ from tacit.commands import (
     audit,
     consolidate,
     dead_letters,
+    gate,
     importing,
     keys,
     quarantine,
@@ -44,6 +45,8 @@ app = typer.Typer(
 config = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(audit.app, name="audit")
 app.add_typer(config, name="config")
+app.add_typer(gate.app, name="gate")
+app.add_typer(gate.tokens, name="tokens")
 app.add_typer(importing.app, name="import")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letter")

@@ -20,6 +20,7 @@ from gatekeeper.dossier import LoopStatus
 from gatekeeper.ledger import Ledger
 from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
+from gatekeeper.review_tokens import ReviewTokens
 from gatekeeper.sessions import session_secret
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
@@ -45,6 +46,7 @@ def create_control(settings: Settings) -> ASGIApp:
     checkpoints = CheckpointStore(settings.checkpoints_path)
     desk = ReleaseDesk(database, checkpoints, signer, ledger.append, clock=ledger.moment)
     gatekeeper = Gatekeeper(database, signer, ledger, settings.gatekeeper)
+    tokens = ReviewTokens(gatekeeper, database, signer, ledger, keys.holder)
     overview = Overview(settings, database, desk)
     policy = settings.policy
 
@@ -70,7 +72,9 @@ def create_control(settings: Settings) -> ASGIApp:
     install_error_handlers(app)
     lineage = FeedbackLineage(policy, database, desk)
     served = collector.install(app, journal=ledger.append, lineage=lineage.of)
-    app.include_router(gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy))
+    app.include_router(
+        gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy, tokens=tokens)
+    )
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     review = Review(
         gatekeeper=gatekeeper,

@@ -227,6 +227,7 @@ class OnlineLoop(Stages):
     def _await_decision(self, cycle: CycleRow) -> None:
         """Wait for a person; an approval that nobody gives in time is a rejection."""
         candidate = self.candidates.get(known(cycle.candidate_id))
+        self.tag_decisions.look(candidate)
         signed = self.gatekeeper.decision_on(candidate.digest())
         if signed is None and candidate.parent != self.champion():
             with self.database.session() as session:

@@ -59,6 +59,9 @@ class Signer(Verifier):
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
         self._signer = CryptoSigner(private_key)
+        self._public_pem = private_key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
         super().__init__(self._signer.public_key)
 
     @classmethod
@@ -71,11 +74,13 @@ class Signer(Verifier):
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         if not isinstance(key, Ed25519PrivateKey):
             raise IntegrityError(f"an Ed25519 private key in {path}", got=type(key).__name__)
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (folder / "signing.pub").write_bytes(public)
-        return cls(key)
+        signer = cls(key)
+        (folder / "signing.pub").write_bytes(signer.public_pem())
+        return signer
+
+    def public_pem(self) -> bytes:
+        """The public key as :meth:`Verifier.load` reads it."""
+        return self._public_pem
 
     def seal(self, payload: dict[str, Any]) -> str:
         """JSON of a DSSE envelope over the canonical form of ``payload``."""

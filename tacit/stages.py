@@ -10,6 +10,7 @@ from evaluator.suites import load_suites
 from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.ledger import Ledger
+from gatekeeper.review_tokens import ReviewTokens
 from tacit.checkpoints import CheckpointStore
 from tacit.chronicle import Chronicle
 from tacit.config import Settings
@@ -18,7 +19,9 @@ from tacit.cycles import CycleStore
 from tacit.database import Database
 from tacit.errors import ConflictError
 from tacit.heads import HeadKeeper, HeadStore
+from tacit.keys import KeyStore
 from tacit.signing import Signer
+from tacit.tag_decisions import TagDecisions
 from tacit.tracking import Tracking
 from trainer.store import BatchStore, CandidateStore
 from trainer.update import PolicyTrainer
@@ -47,6 +50,9 @@ class Stages:
         self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
         self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
+        tokens = ReviewTokens(
+            self.gatekeeper, self.database, signer, self.ledger, KeyStore(self.database).holder
+        )
         self.releases = ReleaseDesk(
             self.database,
             self.checkpoints,
@@ -55,7 +61,9 @@ class Stages:
             clock=self.ledger.moment,
         )
         self.heads = HeadKeeper(HeadStore(settings.tracking_uri), self.ledger.signed_head)
-        self.chronicle = Chronicle(settings, Tracking(settings.tracking_uri), self.cycles)
+        tracking = Tracking(settings.tracking_uri)
+        self.chronicle = Chronicle(settings, tracking, self.cycles)
+        self.tag_decisions = TagDecisions(tracking, tokens)
 
     def champion(self) -> Digest:
         """Weights that should serve now. Raises ConflictError before the first release."""

@@ -136,6 +136,17 @@ class Tracking:
         for key, value in tags.items():
             self._client.set_model_version_tag(policy, version, key, value)
 
+    def version_tags(self, policy: str, weights: Digest) -> dict[str, str]:
+        """Tags of the model version that holds ``weights``; empty if there is none."""
+        version = self.version_of(policy, weights)
+        if version is None:
+            return {}
+        return dict(self._client.get_model_version(policy, version).tags)
+
+    def untag_version(self, policy: str, weights: Digest, key: str) -> None:
+        """Take a tag off the model version that holds ``weights``."""
+        self._client.delete_model_version_tag(policy, self.version_of(policy, weights), key)
+
     def version_of(self, policy: str, weights: Digest) -> str | None:
         """The model version that holds ``weights``."""
         for version in self._client.search_model_versions(f"name = '{policy}'"):

@@ -19,6 +19,7 @@ from gatekeeper.api import create_router
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
+from gatekeeper.review_tokens import ReviewTokens
 from tacit.checkpoints import CheckpointStore
 from tacit.config import GatekeeperSettings, load_settings
 from tacit.contracts import (
@@ -205,7 +206,10 @@ def desk(
     )
     app = FastAPI()
     install_error_handlers(app)
-    app.include_router(create_router(gatekeeper, ledger, reader, keys, policy="default"))
+    tokens = ReviewTokens(gatekeeper, db, desk_office.signer, ledger, keys.holder)
+    app.include_router(
+        create_router(gatekeeper, ledger, reader, keys, policy="default", tokens=tokens)
+    )
     app.include_router(
         create_pages(
             review,
