@@ -176,14 +176,13 @@ def screened_per_s(folder: Path, *, num_events: int) -> float:
     database = Database(settings.resolved_database_url)
     database.migrate()
     stream = open_stream(settings)
-    ingestor = Ingestor(database, stream, settings)
     made = events()
-    for _ in range(num_events // BATCH):
-        ingestor.accept([parse_event(next(made)) for _ in range(BATCH)])
+    with Ingestor(database, stream, settings) as ingestor:
+        for _ in range(num_events // BATCH):
+            ingestor.accept([parse_event(next(made)) for _ in range(BATCH)])
     started = time.perf_counter()
     num_screened = Consumer(database, stream, settings).drain()
     elapsed_s = time.perf_counter() - started
-    ingestor.close()
     stream.close()
     database.dispose()
     assert num_screened == num_events, f"expected {num_events} screened; got {num_screened}"

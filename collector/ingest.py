@@ -15,25 +15,19 @@ So an answered event is always in the stream, and never counts twice. From there
     stream ─▶ consume.py ─▶ redaction/ ─▶ screening/ ─▶ events table (store.py) ─▶ trainer
 """
 
-import asyncio
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
 
+from collector.grouping import Grouping
 from collector.parse import body_of, require_admissible
 from collector.receipts import body_hash, open_receipts
 from collector.streams import Stream
 from tacit.config import Settings
 from tacit.contracts import FeedbackEvent
 from tacit.database import Database
-from tacit.errors import TooLargeError, UnavailableError
-
-_MAX_GROUP = 4_000
-"""Events that go through together; more would make the first of them wait for the last."""
-
+from tacit.errors import TooLargeError
 
 Outcome = Literal["queued", "duplicate", "conflict"]
 """``duplicate``: the same body was acknowledged before. ``conflict``: another body was."""
@@ -57,23 +51,26 @@ class Prepared(NamedTuple):
     """As ``collector.receipts.body_hash`` makes it."""
 
 
-class _Asked(NamedTuple):
-    events: Sequence[Prepared]
-    answer: Callable[[Sequence[Outcome] | BaseException], None]
-
-
 class Ingestor:
-    """Makes events durable; safe to share between threads."""
+    """Makes events durable; safe to share between threads. A context manager, which closes it."""
 
     def __init__(self, database: Database, stream: Stream, settings: Settings) -> None:
         self._stream = stream
         self.receipts = open_receipts(settings, database)
         self.settings = settings
         self.topic = feedback_topic(settings)
-        self._waiting: list[_Asked] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._worker: threading.Thread | None = None
+        self.requests: Grouping[Prepared, Outcome] = Grouping(self._accept, name="tacit-ingest")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def accept(self, events: Sequence[FeedbackEvent]) -> list[Receipt]:
         """Make ``events`` durable, all or none, and say of each what became of it, in order.
@@ -81,79 +78,20 @@ class Ingestor:
         Raises InvalidInputError for an event this service cannot take, and UnavailableError when
         the stream or the database refuses: then nothing is acknowledged.
         """
-        prepared = [prepare(event, self.settings) for event in events]
-        done: Future[Sequence[Outcome]] = Future()
-        self._ask(_Asked(prepared, lambda outcome: _settle(done, outcome)))
+        outcomes = self.requests.ask([prepare(event, self.settings) for event in events])
         return [
             Receipt(event.event_id, outcome)
-            for event, outcome in zip(events, done.result(), strict=True)
+            for event, outcome in zip(events, outcomes, strict=True)
         ]
 
     async def accept_prepared(self, events: Sequence[Prepared]) -> Sequence[Outcome]:
         """As ``accept``, for events that were prepared, without blocking the event loop."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Sequence[Outcome]] = loop.create_future()
-
-        def answer(outcome: Sequence[Outcome] | BaseException) -> None:
-            # A loop that has ended has nobody left to tell, and must not end this thread with it.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle_unless_cancelled, done, outcome)
-
-        self._ask(_Asked(events, answer))
-        return await done
+        return await self.requests.ask_async(events)
 
     def close(self) -> None:
         """Let what waits be taken, then stop. Further events are refused as unavailable."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        if self._worker is not None:
-            self._worker.join()
+        self.requests.close()
         self.receipts.close()
-
-    def _ask(self, asked: _Asked) -> None:
-        with self._changed:
-            if self._closed:
-                raise UnavailableError("a service that is up", got="one that is stopping")
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._run, name="tacit-ingest", daemon=True)
-                self._worker.start()
-            self._waiting.append(asked)
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while group := self._take():
-            try:
-                outcomes = self._accept([event for asked in group for event in asked.events])
-            except UnavailableError as error:
-                _answer_all(group, error)
-            except Exception as error:
-                # The edge of a thread: were it to end, every later request would wait for ever.
-                self._accept_one_by_one(group, error)
-            else:
-                _hand_out(group, outcomes)
-
-    def _accept_one_by_one(self, group: Sequence[_Asked], error: Exception) -> None:
-        # What is wrong with one request must not be the answer to its neighbours.
-        for asked in group:
-            try:
-                if len(group) == 1:
-                    raise error
-                asked.answer(self._accept(asked.events))
-            except Exception as own:
-                asked.answer(own)
-
-    def _take(self) -> list[_Asked]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            taken, num_events = 0, 0
-            for asked in self._waiting:
-                num_events += len(asked.events)
-                if taken and num_events > _MAX_GROUP:
-                    break
-                taken += 1
-            group, self._waiting = self._waiting[:taken], self._waiting[taken:]
-            return group
 
     def _accept(self, events: Sequence[Prepared]) -> list[Outcome]:
         known: dict[str, str] = {}
@@ -216,34 +154,3 @@ def _outcomes(
         else:
             outcomes.append("duplicate")
     return outcomes
-
-
-def _hand_out(group: Sequence[_Asked], outcomes: Sequence[Outcome]) -> None:
-    start = 0
-    for asked in group:
-        end = start + len(asked.events)
-        asked.answer(outcomes[start:end])
-        start = end
-
-
-def _answer_all(group: Sequence[_Asked], error: BaseException) -> None:
-    for asked in group:
-        asked.answer(error)
-
-
-def _settle(
-    done: "Future[Sequence[Outcome]] | asyncio.Future[Sequence[Outcome]]",
-    outcome: Sequence[Outcome] | BaseException,
-) -> None:
-    if isinstance(outcome, BaseException):
-        done.set_exception(outcome)
-    else:
-        done.set_result(outcome)
-
-
-def _settle_unless_cancelled(
-    done: "asyncio.Future[Sequence[Outcome]]", outcome: Sequence[Outcome] | BaseException
-) -> None:
-    # The sender may have gone away; its events are durable all the same.
-    if not done.done():
-        _settle(done, outcome)

@@ -36,16 +36,24 @@ class WalCheckpointer:
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
+        fails = False
         while not self._stop.wait(self._period_s):
             try:
                 connection = connection or sqlite3.connect(self._path, isolation_level=None)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.Error as error:
                 # A full disk is told to whoever writes; the log keeps all until there is room.
-                logger.warning("the log of %s is not copied back for now: %s", self._path, error)
+                if not fails:
+                    logger.warning(
+                        "the log of %s is not copied back for now: %s", self._path, error
+                    )
                 if connection is not None:
                     connection.close()
-                connection = None
+                connection, fails = None, True
+            else:
+                if fails:
+                    logger.warning("the log of %s is copied back again", self._path)
+                fails = False
         if connection is not None:
             connection.close()
 

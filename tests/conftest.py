@@ -1,10 +1,13 @@
 """Fixtures shared by all tests: a migrated database on SQLite and on PostgreSQL, a store."""
 
+import gc
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +20,10 @@ from tacit.database import Database
 # Tiny models are slower on two threads than on one, the more so on a busy machine. torch reads it
 # on import, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+OWN_THREADS = ("wal-", "tacit-")
+_ENDING_S = 2.0
+"""For threads that were told to end and that nobody waited for."""
 
 POSTGRES_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -33,6 +40,29 @@ def skip_or_fail(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays for good: were it looked through, each collection would take seconds.
+
+    Several parts collect garbage on purpose, as does the end of every test that opened a file.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Fails a test whose threads go on after it, to log and write amid the tests that follow."""
+    before = set(threading.enumerate())
+    yield
+    started = set(threading.enumerate()) - before
+    left = [thread for thread in started if thread.name.startswith(OWN_THREADS)]
+    deadline = time.monotonic() + _ENDING_S
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    names = sorted(thread.name for thread in left if thread.is_alive())
+    assert not names, f"expected a test that closes what it opens; got threads {names} left"
 
 
 @cache
@@ -68,13 +98,34 @@ def postgres_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fresh_postgres(server: str) -> str:
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """URL of a migrated database that all tests share, one after the other."""
     import psycopg
 
-    name = f"t{os.urandom(6).hex()}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return f"{server}/{name}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute("CREATE DATABASE tacit")
+    database = Database(f"{postgres_server}/tacit")
+    database.migrate()
+    database.dispose()
+    return f"{postgres_server}/tacit"
+
+
+def _empty(url: str) -> None:
+    """Take every row out of the database at ``url``, and every connection that is left to it."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        tables = connection.execute(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables "
+            "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        ).fetchone()
+        assert tables is not None
+        connection.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY".encode())
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -83,10 +134,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         shutil.copy(_migrated_sqlite(), tmp_path / "tacit.db")
         return f"sqlite:///{tmp_path}/tacit.db"
-    url = _fresh_postgres(request.getfixturevalue("postgres_server"))
-    database = Database(url)
-    database.migrate()
-    database.dispose()
+    url: str = request.getfixturevalue("migrated_postgres")
+    _empty(url)
     return url
 
 

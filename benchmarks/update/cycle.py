@@ -93,10 +93,10 @@ class _Bench:
     def send(self, events: list[FeedbackEvent]) -> None:
         """Ingest and screen."""
         stream = open_stream(self.settings)
-        ingestor = Ingestor(self.loop.database, stream, self.settings)
         rest = iter(events)
-        while chunk := list(islice(rest, INGEST_BATCH)):
-            ingestor.accept(chunk)
+        with Ingestor(self.loop.database, stream, self.settings) as ingestor:
+            while chunk := list(islice(rest, INGEST_BATCH)):
+                ingestor.accept(chunk)
         Consumer(self.loop.database, stream, self.settings).drain()
         stream.close()
 

@@ -62,15 +62,19 @@ MakeRoom = Callable[..., Room]
 def make(tmp_path: Path, sqlite_database: Database) -> Iterator[MakeRoom]:
     """Makes rooms on SQLite; keyword arguments are screening settings."""
     stream = EmbeddedStream(tmp_path / "stream.db")
+    made: list[Room] = []
 
     def build(metrics: dict[str, str] | None = None, **screening: object) -> Room:
         collector: dict[str, object] = {"screening": {"holdout_share": 0.0, **screening}}
         if metrics is not None:
             collector["metrics"] = metrics
         settings = load_settings(home=tmp_path, collector=collector)
-        return make_room(sqlite_database, stream, settings)
+        made.append(make_room(sqlite_database, stream, settings))
+        return made[-1]
 
     yield build
+    for room in made:
+        room.ingestor.close()
     stream.close()
 
 
@@ -79,7 +83,9 @@ def room(tmp_path: Path, database: Database) -> Iterator[Room]:
     """A room on SQLite and on PostgreSQL, with nothing held out."""
     stream = EmbeddedStream(tmp_path / "stream.db")
     overrides = ["collector.screening.holdout_share=0"]
-    yield make_room(database, stream, load_settings(home=tmp_path, overrides=overrides))
+    room = make_room(database, stream, load_settings(home=tmp_path, overrides=overrides))
+    yield room
+    room.ingestor.close()
     stream.close()
 
 

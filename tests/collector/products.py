@@ -61,7 +61,7 @@ def app_of(room: Room) -> FastAPI:
 @contextmanager
 def serving(app: Any, port: int) -> Iterator[str]:
     """A real uvicorn server; gives its URL."""
-    config = uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan="off")
+    config = uvicorn.Config(app, port=port, log_level="error", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

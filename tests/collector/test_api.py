@@ -28,6 +28,7 @@ class Api:
         app = FastAPI()
         install_error_handlers(app)
         collector = Collector(room.settings, room.database, room.stream, self.keys)
+        collector.ingestor.close()
         collector.ingestor = room.ingestor
         served = collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
         self.http = TestClient(served, raise_server_exceptions=False)
@@ -208,6 +209,7 @@ def test_limits_of_events_and_bytes(make: MakeRoom) -> None:
         update={"max_events_per_request": 3, "max_request_bytes": 2_000}
     )
     settings = room.settings.model_copy(update={"collector": collector})
+    room.ingestor.close()
     room.ingestor = Ingestor(room.database, room.stream, settings)
     api = Api(room)
     four = api.send("\n".join([body()] * 4), kind="application/x-ndjson")
@@ -262,12 +264,12 @@ class _AwayStream:
 def test_stream_away_is_503_and_nothing_is_acknowledged(make: MakeRoom) -> None:
     room = make()
     good = room.ingestor
-    room.ingestor = Ingestor(room.database, _AwayStream(), room.settings)  # type: ignore[arg-type]
-    api = Api(room)
-    for text in (body(), f"[{body()}]"):
-        answer = api.send(text)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert api.http.get("/v1/feedback/e-1").status_code == 404
+    with Ingestor(room.database, _AwayStream(), room.settings) as room.ingestor:  # type: ignore[arg-type]
+        api = Api(room)
+        for text in (body(), f"[{body()}]"):
+            answer = api.send(text)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert api.http.get("/v1/feedback/e-1").status_code == 404
     room.ingestor = good
     again = Api(room, key=api.key("again"))
     assert again.send(body()).status_code == 202

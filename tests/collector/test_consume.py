@@ -347,8 +347,8 @@ def test_the_whole_path_over_kafka(
     )
     stream = open_stream(settings)
     sent = [event(f"e-{i}", subject_id=f"u-{i}", interaction=_said(i)) for i in range(300)]
-    ingestor = Ingestor(sqlite_database, stream, settings)
-    assert {r.status for r in ingestor.accept(sent)} == {"queued"}
+    with Ingestor(sqlite_database, stream, settings) as ingestor:
+        assert {r.status for r in ingestor.accept(sent)} == {"queued"}
     assert Consumer(sqlite_database, stream, settings).drain() == 300
     assert Consumer(sqlite_database, stream, settings).drain() == 0
     store = EventStore(sqlite_database)

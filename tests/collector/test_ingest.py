@@ -68,7 +68,7 @@ def test_requests_that_wait_go_in_together(
         first = pool.submit(ingestor.accept, [event("e-first")])
         assert gate.entered.wait(10)
         rest = [pool.submit(ingestor.accept, [event(f"e-{i}")]) for i in range(20)]
-        while len(ingestor._waiting) < 20:
+        while ingestor.requests.num_waiting < 20:
             pass
         gate.open.set()
         outcomes = [f.result(10)[0] for f in (first, *rest)]
@@ -147,10 +147,10 @@ def test_closing_takes_what_waits_and_refuses_what_comes(
         first = pool.submit(ingestor.accept, [event("e-1")])
         assert gate.entered.wait(10)
         second = pool.submit(ingestor.accept, [event("e-2")])
-        while not ingestor._waiting:
+        while not ingestor.requests.num_waiting:
             pass
         closing = pool.submit(ingestor.close)
-        while not ingestor._closed:
+        while not ingestor.requests.closed:
             pass
         with pytest.raises(UnavailableError, match="stopping"):
             ingestor.accept([event("e-3")])
@@ -256,7 +256,7 @@ def test_request_that_cannot_be_taken_harms_no_neighbour(
         assert gate.entered.wait(10)
         small = pool.submit(ingestor.accept, [event("e-small")])
         large = pool.submit(ingestor.accept, [event("e-large")])
-        while len(ingestor._waiting) < 2:
+        while ingestor.requests.num_waiting < 2:
             pass
         gate.open.set()
         assert first.result(10)[0].status == small.result(10)[0].status == "queued"

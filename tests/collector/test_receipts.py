@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from tests.collector.conftest import MakeRoom, Room
 
 
 @pytest.fixture
-def book(database: Database, tmp_path: Path) -> ReceiptBook:
-    return open_receipts(load_settings(home=tmp_path), database)
+def book(database: Database, tmp_path: Path) -> Iterator[ReceiptBook]:
+    opened = open_receipts(load_settings(home=tmp_path), database)
+    yield opened
+    opened.close()
 
 
 def write(book: ReceiptBook, body_hashes: dict[str, str]) -> bool:

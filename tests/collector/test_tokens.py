@@ -3,7 +3,8 @@
 import base64
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -213,12 +214,19 @@ class Shop:
 
 
 @pytest.fixture
-def open_shop(tmp_path: Path, sqlite_database: Database) -> Callable[..., Shop]:
+def open_shop(tmp_path: Path, sqlite_database: Database) -> Iterator[Callable[..., Shop]]:
     sqlite_database.dispose()
     home = tmp_path / "home"
     home.mkdir()
     shutil.copy(tmp_path / "tacit.db", home / "tacit.db")
-    return lambda **collector: Shop(home, **collector)
+    with ExitStack() as stack:
+
+        def build(**collector: Any) -> Shop:
+            shop = Shop(home, **collector)
+            stack.enter_context(shop.http)
+            return shop
+
+        yield build
 
 
 @pytest.fixture

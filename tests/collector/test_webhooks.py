@@ -280,7 +280,6 @@ def test_secret_made_beside_the_service_signs_for_it(
 ) -> None:
     """As `tacit keys create --webhook` does: another process that shares the home."""
     served = load_settings(home=tmp_path)
-    http = TestClient(create_control(served), raise_server_exceptions=False)
     master = MasterSecret.load_or_create(served.keys_path)
     keys = KeyStore(sqlite_database, master=master)
     secret = keys.create("crm", scopes={Scope.SEND}, source="crm", kind="webhook")
@@ -290,5 +289,6 @@ def test_secret_made_beside_the_service_signs_for_it(
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(secret).sign("msg_1", now, BODY),
     }
-    answer = http.post(str(keys.in_force()[0].path), content=BODY, headers=headers)
+    with TestClient(create_control(served), raise_server_exceptions=False) as http:
+        answer = http.post(str(keys.in_force()[0].path), content=BODY, headers=headers)
     assert (answer.status_code, answer.json()) == (202, {"event_id": "msg_1", "status": "queued"})

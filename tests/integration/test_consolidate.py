@@ -101,7 +101,8 @@ def screen(settings: Settings, loop: OnlineLoop, *numbers: int) -> None:
     """Send more events, and screen all that wait."""
     stream = open_stream(settings)
     if numbers:
-        Ingestor(loop.database, stream, settings).accept([numbered_event(n) for n in numbers])
+        with Ingestor(loop.database, stream, settings) as ingestor:
+            ingestor.accept([numbered_event(n) for n in numbers])
     Consumer(loop.database, stream, settings).drain()
     stream.close()
 

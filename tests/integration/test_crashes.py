@@ -58,7 +58,8 @@ def _home(folder: Path) -> Path:
     database = Database(settings.resolved_database_url)
     database.migrate()
     stream = open_stream(settings)
-    Ingestor(database, stream, settings).accept([_event(i) for i in range(24)])
+    with Ingestor(database, stream, settings) as ingestor:
+        ingestor.accept([_event(i) for i in range(24)])
     stream.close()
     database.dispose()
     return folder

@@ -87,7 +87,8 @@ def send(stages: Stages, *prompts: str, holdout_share: float = 0) -> None:
         )
         for prompt in prompts
     ]
-    Ingestor(stages.database, stream, settings).accept(events)
+    with Ingestor(stages.database, stream, settings) as ingestor:
+        ingestor.accept(events)
     Consumer(stages.database, stream, settings).drain()
     stream.close()
 

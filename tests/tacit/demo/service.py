@@ -3,8 +3,8 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,15 @@ class Service:
 
     def app(self, keys: KeyStore, database: Database) -> ASGIApp:
         """Both APIs on one port."""
-        app = FastAPI()
-        install_error_handlers(app)
         collector = Collector(self.settings, database, self.stream, keys)
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            with collector.run():
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+        install_error_handlers(app)
         served = collector.install(app, journal=lambda *_: None, lineage=lambda _: {})
         ids = itertools.count()
 
@@ -107,4 +113,3 @@ def running_service(
     yield service
     server.should_exit = True
     thread.join()
-    service.stream.close()
