@@ -37,14 +37,10 @@ class AnswerBook:
         open_policy: Callable[[Digest], Generator],
         *,
         batch_size: int,
-        num_at_once: int = 1,
     ) -> None:
-        """``num_at_once``: batches that a policy is asked at the same time, from as many threads;
-        more than one only of policies that bear it."""
         self._cache = AnswerCache(db)
         self._open_policy = open_policy
         self._batch_size = batch_size
-        self._num_at_once = num_at_once
         self._held: tuple[Digest, Generator] | None = None
 
     def answer_suite(self, weights: Digest, suite: Suite, *, on_batch: OnBatch) -> list[Answer]:
@@ -126,12 +122,14 @@ class AnswerBook:
         if not questions:
             return
         batches = list(self._batches(questions))
-        ask = partial(_ask_batch, self._policy(weights))
-        if self._num_at_once == 1 or len(batches) == 1:
+        policy = self._policy(weights)
+        ask = partial(_ask_batch, policy)
+        num_at_once = getattr(policy, "num_at_once", 1)
+        if num_at_once == 1 or len(batches) == 1:
             for places in batches:
                 yield places, ask([questions[place] for place in places])
             return
-        with ThreadPoolExecutor(self._num_at_once) as threads:
+        with ThreadPoolExecutor(num_at_once) as threads:
             running = {
                 threads.submit(ask, [questions[place] for place in places]): places
                 for places in batches

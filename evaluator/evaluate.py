@@ -125,10 +125,10 @@ class Evaluator:
         return AnswerBook(self._db, self._open_policy, batch_size=self._settings.batch_size)
 
 
-def open_verified(store: CheckpointStore, weights: Digest) -> Generator:
+def open_verified(store: CheckpointStore, weights: Digest, device: str = "cpu") -> Generator:
     """The policy ready to answer. Raises NotFoundError, IntegrityError."""
     # The report vouches for a digest, so the bytes that are measured must be those it names.
     store.verify(weights)
     from tacit.policies import load_policy
 
-    return load_policy(store, weights)
+    return load_policy(store, weights, device=device)

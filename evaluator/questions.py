@@ -54,7 +54,10 @@ class TextModel(Protocol):
 
 
 class Generator(Protocol):
-    """What the evaluator needs of a policy; ``tacit.policies.Policy`` has it."""
+    """What the evaluator needs of a policy; ``tacit.policies.Policy`` has it.
+
+    One that bears to be asked from several threads says from how many in ``num_at_once``.
+    """
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int

@@ -102,6 +102,8 @@ class OnlineLoop(Stages):
         self.stop()
         if self._screening is not None:
             self._screening.join(timeout=30)
+        if self.evaluation_workers is not None:
+            self.evaluation_workers.stop()
         self.trainer.stop()
         self.database.dispose()
 

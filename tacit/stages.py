@@ -7,6 +7,7 @@ from evaluator.evaluate import Evaluator
 from evaluator.harvest import harvest_suite, retention_suite
 from evaluator.store import ReportStore
 from evaluator.suites import load_suites
+from evaluator.workers import open_workers
 from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.ledger import Ledger
@@ -47,8 +48,15 @@ class Stages:
         self.candidates = CandidateStore(self.database)
         self.reports = ReportStore(self.database)
         self.trainer = PolicyTrainer(settings.trainer, self.checkpoints)
-        self.evaluator = Evaluator(settings.evaluator, self.checkpoints, self.database)
-        self.chooser = VariantChooser(settings.evaluator, self.checkpoints, self.database)
+        self.evaluation_workers = open_workers(settings.evaluator, self.checkpoints)
+        workers = self.evaluation_workers
+        open_policy = None if workers is None else workers.open
+        self.evaluator = Evaluator(
+            settings.evaluator, self.checkpoints, self.database, open_policy=open_policy
+        )
+        self.chooser = VariantChooser(
+            settings.evaluator, self.checkpoints, self.database, open_policy=open_policy
+        )
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
         tokens = ReviewTokens(
             self.gatekeeper, self.database, signer, self.ledger, KeyStore(self.database).holder

@@ -2,33 +2,12 @@
 
 from collections.abc import Sequence
 
-from ray.exceptions import (
-    ActorPlacementGroupRemoved,
-    ActorUnschedulableError,
-    GetTimeoutError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from tacit.cluster import LOST
 from tacit.errors import TacitError
 from trainer.group import WorkerFailedError, WorkerLostError
 from trainer.memory import UpdateTooLargeError
-
-LOST = (
-    RayActorError,
-    NodeDiedError,
-    WorkerCrashedError,
-    ObjectLostError,
-    ActorPlacementGroupRemoved,
-    ActorUnschedulableError,
-    GetTimeoutError,
-)
-"""How Ray says that a worker, or the whole node it was on, is gone."""
 
 
 def explain(errors: Sequence[RayError]) -> Exception:

@@ -1,28 +1,16 @@
-"""Getting room for workers from Ray, or a clear error; Ray itself would wait for ever.
-
-``connect`` joins the cluster named by ``RAY_ADDRESS``, or starts Ray on this machine.
-"""
+"""Getting room for workers from Ray, or a clear error; Ray itself would wait for ever."""
 
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
-
-from tacit.config import TrainerSettings
-from tacit.errors import PlacementError
-
-# Read when Ray is imported or started.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-logger = logging.getLogger(__name__)
+from tacit.config import TrainerSettings
+from tacit.errors import PlacementError
 
-NAMESPACE = "tacit"
-OBJECT_STORE_BYTES = 256 * 1024 * 1024
-"""For a Ray of our own: events and metrics are all that passes through it."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,35 +38,6 @@ class Request:
         """One bundle a worker, in Ray's form."""
         share = {name: amount / self.num_workers for name, amount in self.totals.items()}
         return [dict(share) for _ in range(self.num_workers)]
-
-
-def connect(*, local_cpus: int | None = None) -> bool:
-    """Have Ray running; returns whether it was started here and so is ours to stop.
-
-    ``local_cpus`` starts it on this machine with that many CPUs to hand out, however many there
-    are, even where RAY_ADDRESS names a cluster.
-    Raises PlacementError when the cluster at ``RAY_ADDRESS`` cannot be reached.
-    """
-    if ray.is_initialized():
-        return False
-    address = None if local_cpus else os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address}
-    if not address:
-        options = {
-            "address": "local",
-            "num_cpus": local_cpus or os.cpu_count() or 1,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    try:
-        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise PlacementError(
-            f"a Ray cluster at {address}" if address else "Ray to start on this machine",
-            got=str(error),
-            mend="Start the cluster, or unset RAY_ADDRESS to run Ray on this machine.",
-        ) from error
-    return not address
 
 
 def resolve_request(settings: TrainerSettings) -> Request:

@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tacit.checkpoints import CheckpointStore
+from tacit.cluster import connect
 from tacit.config import TrainerSettings
 from tacit.contracts import Digest, ReplayExample, ScreenedEvent, SealedBatch
 from tacit.errors import PlacementError, TrainingError
@@ -46,7 +47,7 @@ from trainer.cost import cost_of
 from trainer.group import Group, WorkerFailedError, WorkerLostError
 from trainer.memory import UpdateTooLargeError, lighter
 from trainer.pinning import pinned
-from trainer.placement import Request, connect, resolve_request
+from trainer.placement import Request, resolve_request
 from trainer.progress import StepMetrics, TrainedPolicy, last_epoch, marked
 from trainer.provenance import PROCESSOR, library_versions
 from trainer.seal import verify_batch
@@ -68,7 +69,7 @@ class PolicyTrainer:
         open_group: Callable[[Request], Group] | None = None,
         local_cpus: int | None = None,
     ) -> None:
-        """``open_group`` replaces Ray's actors; ``local_cpus`` is that of ``placement.connect``."""
+        """``open_group`` replaces Ray's actors; ``local_cpus`` is that of ``cluster.connect``."""
         self._settings = settings
         self._store = store
         self._open_group = open_group or self._open_workers

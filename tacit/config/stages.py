@@ -15,6 +15,10 @@ class EvaluatorSettings(Section):
     """Folder of suite YAML files; by default ``<home>/suites``."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     batch_size: Count = 128
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Ray workers that answer suites; 0 answers them in the loop's own process."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs, or a share of one, of each evaluation worker; 0 computes on CPUs."""
     min_holdout_items: Count = 20
     """A hold-out or retention suite smaller than this is not evidence and is left out."""
     max_holdout_items: Count = 2_000

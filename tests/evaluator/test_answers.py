@@ -126,6 +126,7 @@ class Together(RulePolicy):
 
     def __init__(self) -> None:
         super().__init__(TOPICS)
+        self.num_at_once = 2
         self.barrier = threading.Barrier(2, timeout=10)
 
     def generate(self, prompts: Sequence[Prompt], **limits: int) -> list[Answer]:
@@ -135,9 +136,7 @@ class Together(RulePolicy):
 
 def test_batches_are_asked_at_once_and_answers_stay_in_order(sqlite_database: Database) -> None:
     suite = old_world(32)
-    answers = book(sqlite_database, Together(), num_at_once=2).answer_suite(
-        WEIGHTS, suite, on_batch=nothing
-    )
+    answers = book(sqlite_database, Together()).answer_suite(WEIGHTS, suite, on_batch=nothing)
     assert [a.text for a in answers] == [item.expected for item in suite.items]
 
 

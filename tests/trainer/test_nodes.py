@@ -8,9 +8,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tacit.checkpoints import CheckpointStore
+from tacit.cluster import NAMESPACE
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings
-from trainer.placement import NAMESPACE
 from trainer.update import PolicyTrainer
 
 pytestmark = [

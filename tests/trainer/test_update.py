@@ -19,6 +19,7 @@ from ray.exceptions import (
 from safetensors.torch import load_file
 
 from tacit.checkpoints import CheckpointStore
+from tacit.cluster import NAMESPACE
 from tacit.contracts import Outcome
 from tacit.errors import IntegrityError, PlacementError, TrainingError
 from tests import builders as build
@@ -26,7 +27,7 @@ from tests.trainer.builders import mixed_events, replay_examples, seal, settings
 from trainer.failures import explain
 from trainer.group import WorkerFailedError, WorkerLostError
 from trainer.memory import UpdateTooLargeError
-from trainer.placement import NAMESPACE, Request, place, resolve_request
+from trainer.placement import Request, place, resolve_request
 from trainer.provenance import processor_kind
 from trainer.session import UpdateJob
 from trainer.update import PolicyTrainer
