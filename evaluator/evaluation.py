@@ -53,7 +53,7 @@ class Evaluation:
         num_items = sum(len(run.suite.items) for run in runs)
         self._num_total = num_items * len(self._contest.policies) + probing.num_prompts
         runs = self._ask(runs)
-        results = [run.result() for run in runs]
+        results = [run.result(self.book) for run in runs]
         probes = probing.run([run.asked for run in runs], self._policies, self._record)
         self._advance("done", self._num_total - self._num_done)
         return results, probes

@@ -16,7 +16,15 @@ from evaluator.scoring import score_items
 from evaluator.sequential import Asking, Schedule, targets
 from evaluator.statistics import Floats
 from evaluator.triggers import user_text
-from tacit.contracts import Comparison, Digest, ItemResult, PlannedTest, Suite, SuiteResult
+from tacit.contracts import (
+    Comparison,
+    Digest,
+    HarnessComparison,
+    ItemResult,
+    PlannedTest,
+    Suite,
+    SuiteResult,
+)
 from tacit.contracts.plan import Baseline
 
 
@@ -103,8 +111,8 @@ class SuiteRun:
             [theirs[index] for index in order],
         )
 
-    def result(self) -> SuiteResult:
-        """Accuracies, comparisons and items."""
+    def result(self, book: AnswerBook) -> SuiteResult:
+        """Accuracies, comparisons and items. Raises UnavailableError."""
         candidate, champion, anchor = (float(self._scored(p).mean()) for p in self._contest)
         return SuiteResult(
             name=self.suite.name,
@@ -120,6 +128,14 @@ class SuiteRun:
             items=tuple(self._item(i) for i in sorted(self._scores[self._contest.candidate])),
             suite_items=len(self.suite.items),
             looks=tuple(self._asking.looks),
+            harness=self._harness(book),
+        )
+
+    def _harness(self, book: AnswerBook) -> tuple[HarnessComparison, ...]:
+        tasks = zip(*(book.harness_tasks(p, self.suite) for p in self._contest), strict=True)
+        return tuple(
+            HarnessComparison(candidate=candidate, champion=champion, anchor=anchor)
+            for candidate, champion, anchor in tasks
         )
 
     def _item(self, index: int) -> ItemResult:

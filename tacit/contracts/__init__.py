@@ -27,7 +27,7 @@ from tacit.contracts.feedback import (
     Rating,
     RatingScale,
 )
-from tacit.contracts.harness import HarnessTask
+from tacit.contracts.harness import HarnessComparison, HarnessTask
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
 from tacit.contracts.plan import PlannedTest
 from tacit.contracts.release import Release, ReleaseBundle
@@ -66,6 +66,7 @@ __all__ = [
     "Fold",
     "GateVerdict",
     "InlineInteraction",
+    "HarnessComparison",
     "HarnessTask",
     "Interaction",
     "ItemResult",

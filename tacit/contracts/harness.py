@@ -1,10 +1,10 @@
-"""HarnessTask: what lm-evaluation-harness says of one policy on one of its tasks."""
+"""What lm-evaluation-harness says of policies on its tasks."""
 
 from tacit.contracts.base import Part
 
 
 class HarnessTask(Part):
-    """One row of the harness's results table."""
+    """One policy on one task: a row of the harness's results table."""
 
     task: str
     version: str
@@ -16,3 +16,11 @@ class HarnessTask(Part):
     value: float
     stderr: float | None
     """The harness's own; items are independent to it."""
+
+
+class HarnessComparison(Part):
+    """All three policies on one task."""
+
+    candidate: HarnessTask
+    champion: HarnessTask
+    anchor: HarnessTask

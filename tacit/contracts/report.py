@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tacit.contracts.base import Contract, Digest, Name, Part, UtcDatetime, short
+from tacit.contracts.harness import HarnessComparison
 from tacit.contracts.plan import PlannedTest
 from tacit.contracts.suite import CheckerSpec, SuiteKind
 
@@ -67,6 +68,9 @@ class SuiteResult(Part):
     """Items of the suite; None in reports from before suites could be stopped early."""
     looks: tuple[int, ...] = Field((), exclude_if=lambda value: not value)
     """Items compared at each look, the last of which is ``num_items``."""
+
+    harness: tuple[HarnessComparison, ...] = Field((), exclude_if=lambda value: not value)
+    """What lm-evaluation-harness itself says, a task each, of a suite of ``type: lm_eval``."""
 
     @property
     def stopped_early(self) -> bool:

@@ -21,7 +21,7 @@ from evaluator.scoring import score_answers
 from evaluator.suites import load_suite
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
-from tacit.contracts import Suite
+from tacit.contracts import EvalReport, Suite
 from tacit.database import Database
 from tacit.errors import ConfigError, EvaluationError
 from tacit.policies import Policy, load_policy
@@ -220,6 +220,11 @@ def test_a_report_compares_the_items(
     assert result.num_items == 16
     assert 0.25 <= result.candidate <= 0.75
     assert evaluator.accuracy(weights, suite) == result.candidate
+    choice, text = result.harness
+    assert choice.candidate == choice.champion == choice.anchor
+    assert (choice.candidate.value + text.candidate.value) / 2 == result.candidate
+    assert choice.candidate.stderr is not None
+    assert EvalReport.model_validate_json(report.canonical_json()) == report
 
 
 def test_the_digest_is_that_of_tasks_and_documents(tmp_path: Path, policy: Policy) -> None:
