@@ -15,6 +15,7 @@ from gatekeeper.approvals import find_approvals, people_missing
 from gatekeeper.casebook import CaseBook
 from gatekeeper.cases import GATE, Case, SignedDecision, decision_subject, find_case, find_decision
 from gatekeeper.ledger import Ledger
+from gatekeeper.policy import GatePolicy
 from gatekeeper.policy_log import PolicyInForce, PolicyLog
 from gatekeeper.refusals import failed_rows, require_open
 from gatekeeper.tables import DecisionRow, VerdictRow
@@ -64,10 +65,10 @@ class Closing(CaseBook):
             given.append(Approval(by=also, reason="", at=self.clock()))
         return people_missing(case, policy, given)
 
-    def overridable(self, case: Case) -> bool:
-        """Whether people may approve ``case``, which failed. Raises ConfigError, IntegrityError."""
+    def gate_policy(self) -> GatePolicy:
+        """The gate policy in force. Raises ConfigError, IntegrityError."""
         with self._db.reader() as session:
-            return self._policies.look(session).policy.overridable(case.verdict)
+            return self._policies.look(session).policy
 
     def settle(self, session: Session, candidate_id: str) -> SignedDecision | None:
         """What the gate decides itself about a candidate just submitted; None if people do.

@@ -15,6 +15,7 @@ from collector.streams import open_stream
 from deploy.api import create_router as deploy_router
 from deploy.release import ReleaseDesk
 from gatekeeper.api import create_router as gatekeeper_router
+from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.ledger import Ledger
@@ -80,6 +81,7 @@ def create_control(settings: Settings) -> ASGIApp:
         gatekeeper=gatekeeper,
         ledger=ledger,
         logbook=Logbook(database),
+        campaigns=Campaigns(database, lock=ledger.lock, journal=ledger.append),
         candidates=overview,
         feedback=StoredFeedback(settings, database, journal=ledger.append, lineage=lineage),
         releases=StoredReleases(settings, desk, on_rollback),

@@ -97,7 +97,7 @@ def _ask(gatekeeper: Gatekeeper, case: Case, login: Login) -> Ask:
     later = "It will serve once another person has approved it too." if alone else ""
     if case.verdict.outcome is not VerdictOutcome.FAIL:
         return Ask(given, "Approve" if alone else "Approve and serve", later)
-    if not gatekeeper.overridable(case):
+    if not gatekeeper.gate_policy().overridable(case.verdict):
         return Ask(given, None, "A candidate that fails the gate cannot be approved.")
     # What failed an admin approves first, and a second person after.
     if not given and Scope.ADMIN not in login.principal.scopes:

@@ -48,7 +48,8 @@ def said(feedback: Feedback) -> str:
         case "preference":
             return f"better: {feedback.chosen}\nthan: {feedback.rejected}"
         case "rating":
-            return f"{feedback.value:g} of {feedback.scale.low:g} to {feedback.scale.high:g}"
+            scale = feedback.scale
+            return f"{feedback.value:g} on a scale of {scale.low:g} to {scale.high:g}"
         case "critique":
             return feedback.text
 

@@ -1,19 +1,25 @@
 """The overview: the loop as a picture, what waits for a person, what was decided."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
-from gatekeeper.cases import Case, CaseState
+from gatekeeper.campaign import Campaigns
+from gatekeeper.cases import Case, CaseState, SignedDecision
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import CandidateReader, LoopStatus
+from gatekeeper.pages.budgets import Budget, budgets
 from gatekeeper.pages.route import render
 from gatekeeper.pages.visits import Visits
 from tacit.contracts import VerdictOutcome, short
 from tacit.contracts.base import Name
 from tacit.cycles import CycleState
+from tacit.errors import TacitError
+
+logger = logging.getLogger(__name__)
 
 _NOW = {
     CycleState.COLLECTING: ("Collect", "collecting"),
@@ -41,6 +47,7 @@ def add_overview(
     visits: Visits,
     gatekeeper: Gatekeeper,
     candidates: CandidateReader,
+    campaigns: Campaigns,
     *,
     policy: Name,
     clock: Callable[[], datetime],
@@ -59,9 +66,26 @@ def add_overview(
             status=status,
             waiting=waiting,
             closed=[row for row in rows if row[2] is not CaseState.PENDING],
+            budgets=_budgets(gatekeeper, campaigns, rows, status),
             stages=loop_stages(status, [case for case, *_ in rows], waiting=waiting),
             now=clock(),
         )
+
+
+Row = tuple[Case, SignedDecision | None, CaseState]
+
+
+def _budgets(
+    gatekeeper: Gatekeeper, campaigns: Campaigns, rows: Sequence[Row], status: LoopStatus
+) -> Sequence[Budget]:
+    served = (case for case, _, state in rows if state is CaseState.APPROVED)
+    verdict = next((c.verdict for c in served if c.weights == status.weights), None)
+    try:
+        return budgets(gatekeeper.gate_policy(), campaigns.current(status.policy), verdict)
+    except TacitError as error:
+        # The page that says what waits and what serves must not go with them.
+        logger.warning("the budgets are not shown: %s", error)
+        return []
 
 
 def loop_stages(

@@ -132,7 +132,8 @@ def _error_page(request: Request, error: TacitError) -> Response:
         target = _here(request) if request.method == "GET" else "/"
         return RedirectResponse(f"/login?next={quote(target)}", HTTPStatus.SEE_OTHER)
     title = HTTPStatus(error.status).phrase
-    return render("error.html", code=error.status, error=error, title=title)
+    login = getattr(request.state, "login", None)
+    return render("error.html", code=error.status, login=login, error=error, title=title)
 
 
 def _here(request: Request) -> str:

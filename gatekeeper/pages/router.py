@@ -11,6 +11,7 @@ from datetime import datetime
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
+from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.desks import FeedbackDesk, ReleaseControl
 from gatekeeper.dossier import CandidateReader
@@ -37,6 +38,7 @@ class Review:
     gatekeeper: Gatekeeper
     ledger: Ledger
     logbook: Logbook
+    campaigns: Campaigns
     candidates: CandidateReader
     feedback: FeedbackDesk
     releases: ReleaseControl
@@ -57,7 +59,9 @@ def create_pages(
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     gatekeeper, logbook = review.gatekeeper, review.logbook
     add_login(router, visits)
-    add_overview(router, visits, gatekeeper, review.candidates, policy=policy, clock=clock)
+    add_overview(
+        router, visits, gatekeeper, review.candidates, review.campaigns, policy=policy, clock=clock
+    )
     add_candidate(router, visits, gatekeeper, review.candidates, review.feedback)
     add_feedback(router, visits, review.feedback, logbook)
     add_releases(router, visits, gatekeeper, review.releases, logbook, policy=policy, clock=clock)

@@ -23,16 +23,22 @@ class Visits:
 
     def reader(self, request: Request) -> Login:
         """Who reads. Raises NotAuthenticatedError, NotAllowedError."""
-        login = self.sessions.read(request.cookies.get(COOKIE))
+        login = self._login(request)
         login.principal.require_target(policy=self._policy)
         return login
 
     def reviewer(self, request: Request, csrf: str) -> Login:
         """Who sends a form that decides. Raises NotAuthenticatedError, NotAllowedError."""
-        login = self.sessions.read(request.cookies.get(COOKIE))
+        login = self._login(request)
         require_csrf(login.csrf, csrf)
         login.principal.require(Scope.REVIEW)
         login.principal.require_target(policy=self._policy)
+        return login
+
+    def _login(self, request: Request) -> Login:
+        login = self.sessions.read(request.cookies.get(COOKIE))
+        # So that an error page leads on to the others.
+        request.state.login = login
         return login
 
 

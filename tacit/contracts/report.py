@@ -53,7 +53,7 @@ class SuiteResult(Part):
     name: Name
     kind: SuiteKind
     suite_digest: Digest
-    checker: CheckerSpec = CheckerSpec()
+    checker: CheckerSpec = Field(CheckerSpec(), exclude_if=lambda value: value == CheckerSpec())
     """Of a judge: which model at which endpoint."""
     num_items: int
     """Items that accuracies and comparisons are made from."""
@@ -140,7 +140,7 @@ class EvalReport(Contract):
     probes: tuple[ProbeResult, ...]
     errors: tuple[str, ...] = ()
     """One line per suite, checker or probe that could not be run."""
-    calibrations: tuple[Calibration, ...] = ()
+    calibrations: tuple[Calibration, ...] = Field((), exclude_if=lambda value: not value)
     """Error rates of checkers, where they were measured (``tacit suites calibrate``)."""
     tests: tuple[PlannedTest, ...] = Field((), exclude_if=lambda value: not value)
     """What the evaluator was told the gate would decide on, and with which error probability."""

@@ -16,6 +16,7 @@ from collector.tables import EventRow
 from deploy.release import ReleaseDesk
 from deploy.tables import ReplicaRow
 from gatekeeper.api import create_router
+from gatekeeper.campaign import Campaigns
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
@@ -196,6 +197,7 @@ def desk(
         gatekeeper=gatekeeper,
         ledger=ledger,
         logbook=Logbook(db),
+        campaigns=Campaigns(db, lock=ledger.lock, journal=ledger.append),
         candidates=reader,
         feedback=StoredFeedback(places, db, journal=ledger.append, lineage=lineage),
         releases=StoredReleases(

@@ -18,7 +18,7 @@ from tacit.errors import IntegrityError, NotAllowedError, NotAuthenticatedError,
 from tacit.keys import ApiKeyRow, KeyStore, Scope
 from tacit.policies import load_policy
 from tacit.signing import Signer, Verifier
-from tests.builders import tiny_checkpoint, user
+from tests.builders import report, tiny_checkpoint, user
 
 
 def test_migrations_make_the_schema_the_models_declare(database: Database) -> None:
@@ -126,3 +126,9 @@ def test_sdk_and_contracts_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_reports_from_before_keep_their_digests() -> None:
+    tree = report().model_dump(mode="json")
+    assert not tree.keys() & {"calibrations", "tests", "previous", "changed_suites"}
+    assert not tree["suites"][0].keys() & {"checker", "suite_items", "looks"}
