@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,11 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 DETAILS = Path(__file__).parents[1] / "docs" / "results"
 
 
-def report(name: str, figures: dict[str, float | bool | str]) -> None:
-    """Append a row to ``RESULTS.md`` and print ``figures`` as the last line."""
-    text = "; ".join(f"{key} {_short(value)}" for key, value in figures.items())
+def report(name: str, figures: Mapping[str, float | bool | str | None]) -> None:
+    """Append a row to ``RESULTS.md`` and print ``figures`` as the last line; None is unknown."""
+    text = "; ".join(
+        f"{key} {_short(value)}" for key, value in figures.items() if value is not None
+    )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     with RESULTS.open("a") as file:
         file.write(f"| {datetime.now(UTC):%Y-%m-%d} | {name} | {machine} | {text} |\n")

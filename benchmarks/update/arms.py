@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from benchmarks.update.data import Shape, Term
 
+WARM_UP = 128
+"""Examples of the round that is thrown away."""
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """glibc keeps what is freed, as Tacit's workers have it."""
 
@@ -66,11 +68,18 @@ class Arm:
             text=True,
         )
 
+    def warm_up(self) -> None:
+        """Train on the first few examples."""
+        self._ask("warm up")
+
     def round(self) -> Round:
         """Train once more from the start. Raises RuntimeError when the arm has died."""
+        return self._ask("round")
+
+    def _ask(self, what: str) -> Round:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith("{"):
@@ -87,15 +96,27 @@ class Arm:
 
 
 class Stopwatch:
-    """CPU seconds of this process, which other load does not stretch, and wall seconds."""
+    """CPU seconds of this process, which other load does not stretch, and wall seconds.
 
-    def __init__(self) -> None:
-        self._started = (time.process_time(), time.perf_counter())
+    On a GPU both are wall seconds, for the CPU does not do the work.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._started = self._now()
 
     def read(self) -> tuple[float, float]:
         """Seconds so far."""
-        cpu, wall = self._started
-        return time.process_time() - cpu, time.perf_counter() - wall
+        (cpu, wall), (first_cpu, first_wall) = self._now(), self._started
+        return cpu - first_cpu, wall - first_wall
+
+    def _now(self) -> tuple[float, float]:
+        if self._device == "cpu":
+            return time.process_time(), time.perf_counter()
+        import torch
+
+        torch.cuda.synchronize()
+        return time.perf_counter(), time.perf_counter()
 
 
 def main() -> None:
@@ -113,8 +134,9 @@ def main() -> None:
         from benchmarks.update.trl_arm import TrlArm
 
         trainer = TrlArm(spec)
-    for _ in sys.stdin:
-        print(json.dumps(asdict(trainer.round())), flush=True)
+    for line in sys.stdin:
+        num_examples = min(WARM_UP, spec.num_examples) if "warm" in line else spec.num_examples
+        print(json.dumps(asdict(trainer.round(num_examples))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,28 @@
 """Tacit's update beside TRL's trainers: trained tokens a second, and the losses of the steps.
 
 Rounds of the arms are interleaved. Each round's ratio is of CPU seconds of processes with one
-thread, which other load on the machine stretches little; the figure is the median over rounds.
+thread, which other load on the machine stretches little, on GPUs of wall seconds; the figure is the
+median over rounds.
 Tacit's seconds are those of three epochs, its default, packing and the one pass of the reference
 included. TRL's are of one epoch's steps, which cost the same in every epoch, and nothing else.
 """
 
 import statistics
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from benchmarks.update.arms import Arm, ArmSpec, Round
+from benchmarks.update.data import Shape
 
 Rounds = Mapping[str, list[Round]]
 
 
 def interleaved(specs: Mapping[str, ArmSpec], *, num_rounds: int) -> Rounds:
-    """``num_rounds`` warm rounds of every arm, in turn; a first one of each is thrown away."""
+    """``num_rounds`` warm rounds of every arm, in turn."""
     arms = {name: Arm(spec) for name, spec in specs.items()}
     try:
         for arm in arms.values():
-            arm.round()
+            arm.warm_up()
         rounds: dict[str, list[Round]] = {name: [] for name in arms}
         for _ in range(num_rounds):
             for name, arm in arms.items():
@@ -51,9 +54,10 @@ def loss_error(rounds: Rounds, name: str, other: str, *, num_steps: int) -> floa
     return max(abs(a - b) / abs(b) for a, b in list(pairs)[:num_steps])
 
 
-def against_trl(*, quick: bool) -> dict[str, float]:
+def against_trl(*, quick: bool, shape: Shape, device: str) -> dict[str, float]:
     """All figures against TRL."""
-    size = {"num_examples": 128 if quick else 512, "num_epochs": 1}
+    size: dict[str, Any] = {"num_examples": 128 if quick else 512, "num_epochs": 1}
+    size |= {"shape": shape, "device": device}
     num_rounds = 1 if quick else 2
     num_steps = size["num_examples"] // 32
     update = {**size, "num_epochs": 3}

@@ -118,6 +118,8 @@ def build_policy(
         bos_token_id=None,
     )
     model: Any = Qwen3ForCausalLM(config)
+    if shape == "qwen3-0.6b" and not chosen.full_fine_tuning:
+        model = model.to(torch.bfloat16)  # as it is published; the adapter is float32
     if not chosen.full_fine_tuning:
         model = get_peft_model(model, _lora_config(chosen, model))
     return OpenPolicy(model=model.to(device).eval(), tokenizer=tokenizer, base=None)

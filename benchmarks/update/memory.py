@@ -4,21 +4,13 @@ Each size has fresh workers; the figure is that of the larger one of a group.
 """
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from benchmarks.update.feedback import mixed, replay
-from tacit.checkpoints import CheckpointStore
+from benchmarks.update.demo import demo_batch, demo_store
 from tacit.config import TrainerSettings
-from tacit.contracts import utc_now
-from tacit.demo.base import make_base
-from tacit.demo.helpdesk import helpdesk_world
-from tacit.start import base_cache
-from trainer.replay import num_replay
-from trainer.seal import seal_batch
 from trainer.update import PolicyTrainer
 
 
@@ -32,23 +24,11 @@ def peak_mb(_: Any = None, *, status: Path = Path("/proc/self/status")) -> float
 
 def peak_of_workers(num_events: int) -> float:
     """MB after an update of the demo policy, one epoch, with events of all kinds."""
-    settings = TrainerSettings(num_epochs=1)
-    with tempfile.TemporaryDirectory(prefix="tacit-memory-") as folder:
-        store = CheckpointStore(Path(folder))
-        base = make_base(helpdesk_world(), store, cache=base_cache())
-        events = list(mixed(num_events))
-        rehearsed = replay(num_replay(num_events, settings.replay.share))
-        batch = seal_batch(
-            events,
-            policy="default",
-            parent=base,
-            replay=rehearsed,
-            watermark={},
-            sealed_at=utc_now(),
-        )
-        trainer = PolicyTrainer(settings, store)
+    with demo_store() as (store, parent):
+        given = demo_batch(parent, num_events)
+        trainer = PolicyTrainer(TrainerSettings(num_epochs=1), store)
         try:
-            trainer.update(batch, events, rehearsed, on_step=lambda _: None)
+            trainer.update(given.batch, given.events, given.replay, on_step=lambda _: None)
             group: Any = trainer._group
             peaks = ray.get([worker.__ray_call__.remote(peak_mb) for worker in group.workers])
         finally:

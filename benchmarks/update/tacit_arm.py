@@ -22,12 +22,12 @@ class TacitArm:
             precision="auto" if spec.bf16 else "fp32",
         )
 
-    def round(self) -> Round:
-        """All epochs of an update."""
+    def round(self, num_examples: int) -> Round:
+        """All epochs of an update on the first ``num_examples``."""
         spec, found = self._spec, self._corpus
-        examples = found.pairs if spec.term == "dpo" else found.judged
+        examples = (found.pairs if spec.term == "dpo" else found.judged)[:num_examples]
         policy = build_policy(found.tokenizer, self._settings, shape=spec.shape, device=spec.device)
-        watch = Stopwatch()
+        watch = Stopwatch(spec.device)
         run = Optimization(policy, examples, settings=self._settings, group=Collective()).run()
         losses = [step.metrics[MetricName.LOSS.value] for step in run]
         cpu_s, wall_s = watch.read()

@@ -47,8 +47,8 @@ class _KTO(_Tokenized, KTOTrainer):  # type: ignore[misc]
 class _Laps(TrainerCallback):  # type: ignore[misc]
     """Times after each step."""
 
-    def __init__(self) -> None:
-        self.watch = Stopwatch()
+    def __init__(self, device: str) -> None:
+        self.watch = Stopwatch(device)
         self.laps: list[tuple[float, float]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -65,10 +65,10 @@ class TrlArm:
             term=spec.term, lora=spec.lora, num_epochs=spec.num_epochs, precision="fp32"
         )
 
-    def round(self) -> Round:
-        """All epochs of an update."""
-        laps = _Laps()
-        rows, num_tokens = self._rows()
+    def round(self, num_examples: int) -> Round:
+        """All epochs of an update on the first ``num_examples``."""
+        laps = _Laps(self._spec.device)
+        rows, num_tokens = self._rows(num_examples)
         with tempfile.TemporaryDirectory(prefix="tacit-trl-") as folder:
             trainer = self._trainer(rows, folder)
             trainer.remove_callback(PrinterCallback)
@@ -84,10 +84,11 @@ class TrlArm:
             losses=[float(loss) for loss in trainer.seen],
         )
 
-    def _rows(self) -> tuple[list[dict[str, Any]], int]:
+    def _rows(self, num_examples: int) -> tuple[list[dict[str, Any]], int]:
         """Rows in the order in which Tacit takes them, so that every step holds the same."""
         found, chosen = self._corpus, self._settings
         examples = found.pairs if self._spec.term == "dpo" else found.judged
+        examples = examples[:num_examples]
         steps = plan_steps(examples, batch_size=BATCH_SIZE, seed=chosen.seed)
         order = schedule(len(steps), num_epochs=chosen.num_epochs, seed=chosen.seed)
         rows = [row for index in order for row in self._step(steps[index])]

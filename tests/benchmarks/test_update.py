@@ -1,13 +1,22 @@
 """The arithmetic of benchmarks.update: what is counted, and what is divided by what."""
 
+from types import SimpleNamespace
+
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.update.arms import Round
 from benchmarks.update.compare import loss_error, ratio, wall_ratio
-from benchmarks.update.data import num_useful_tokens
+from benchmarks.update.data import build_policy, corpus, num_useful_tokens, settings
 from benchmarks.update.feedback import corrections, mixed
 from benchmarks.update.memory import peak_mb
+from benchmarks.update.mfu import attention_flops, matrix_flops
+from benchmarks.update.scaling import after_first_epoch
+from tacit.metrics import MetricName
 from trainer.examples import Example, ExampleKind
+from trainer.progress import StepMetrics
+from trainer.scoring import CompletionScorer
+from trainer.sequences import collate
 
 ROUNDS = {
     "ours": [Round(100, 1.0, 2.0, [1.0, 2.2]), Round(300, 1.0, 1.0, [])],
@@ -47,3 +56,34 @@ def test_feedback_goes_on_beyond_the_tickets_there_are_with_ids_of_its_own():
         "Rating",
     }
     assert [sent.event_id for sent in corrections(2)] == ["e-0", "e-1"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("lora", [False, True])
+def test_flops_of_products_with_weights_are_those_that_torch_counts(lora):
+    tokenizer = corpus(1).tokenizer
+    chosen = settings(term="dpo", lora=lora, num_epochs=1, precision="fp32")
+    policy = build_policy(tokenizer, chosen, shape="tiny", device="cpu")
+    scorer = CompletionScorer(policy.model)
+    lengths = [(5, 2, 1), (3, 2, 3)]  # of 8 tokens: no padding
+    sequences = collate([tuple((1,) * size for size in row) for row in lengths], pad_id=0)
+    assert sequences.attention_mask.all()
+    with FlopCounterMode(display=False) as counter:
+        scorer.logprobs(scorer.hidden(sequences)).sum().backward()
+    by_operation = counter.get_flop_counts()["Global"]
+    counted = sum(number for operation, number in by_operation.items() if "mm" in str(operation))
+    forward, backward = matrix_flops(scorer.model, lengths)
+    # With frozen embeddings nothing flows back through the first layer's inputs.
+    assert counted == pytest.approx(forward + backward, rel=0.06 if lora else 1e-6)
+
+
+def test_flops_of_attention_count_what_a_token_may_see():
+    config = SimpleNamespace(num_attention_heads=2, head_dim=8, num_hidden_layers=3)
+    prompt, completions = 4 * 4, 2 * (4 + 2) + 1 * (4 + 1)
+    assert attention_flops(config, [(4, 2, 1)]) == 4 * (prompt + completions) * 16 * 3
+
+
+def test_scaling_leaves_out_the_epoch_in_which_kernels_are_compiled():
+    name = MetricName.TOKENS_PER_SECOND.value
+    steps = [StepMetrics(i, 6, {name: rate}) for i, rate in enumerate([1, 1, 1, 7, 9, 8])]
+    assert after_first_epoch(steps) == 8
