@@ -21,6 +21,7 @@ from evaluator.questions import Answer, Generator, Prompt, Question, chosen, que
 from tacit.contracts import Digest, HarnessTask, Suite, SuiteItem
 from tacit.database import Database
 from tacit.errors import EvaluationError
+from tacit.inference.outputs import ChoiceScores
 
 __all__ = ["Answer", "AnswerBook", "Generator", "OnBatch", "Prompt"]
 
@@ -59,6 +60,26 @@ class AnswerBook:
         if is_harness_suite(suite):
             return self._answer_harness(weights, suite, items, on_batch)
         questions = [question_of(suite, item) for item in items]
+        answers = self._remembered(weights, questions, on_batch)
+        return [_settled(suite, item, one) for item, one in zip(items, answers, strict=True)]
+
+    def score(
+        self,
+        weights: Digest,
+        prompts: Sequence[Prompt],
+        choices: Sequence[Sequence[str]],
+        *,
+        on_batch: OnBatch,
+    ) -> list[ChoiceScores]:
+        """How probable the choices of each of ``prompts`` are, in order; cached as answers are."""
+        pairs = zip(prompts, choices, strict=True)
+        questions = [Question(prompt, tuple(offered), 1) for prompt, offered in pairs]
+        answers = self._remembered(weights, questions, on_batch)
+        return [answer.choices for answer in answers if answer.choices is not None]
+
+    def _remembered(
+        self, weights: Digest, questions: Sequence[Question], on_batch: OnBatch
+    ) -> list[Answer]:
         digests = [question.digest() for question in questions]
         wanted = Counter(digests)
         known = self._cache.find(weights, wanted.keys())
@@ -72,10 +93,7 @@ class AnswerBook:
             self._cache.add(weights, batch)
             known.update(batch)
             on_batch(sum(wanted[digest] for digest in batch))
-        return [
-            _settled(suite, item, known[digest])
-            for item, digest in zip(items, digests, strict=True)
-        ]
+        return [known[digest] for digest in digests]
 
     def harness_tasks(self, weights: Digest, suite: Suite) -> tuple[HarnessTask, ...]:
         """What lm-evaluation-harness said of a policy that has answered ``suite``."""

@@ -12,14 +12,15 @@ A cycle goes through these steps:
    not generated again, so that in a usual cycle only the candidate generates.
 2. After each look the checkers (scoring.py, checkers.py) score the answers, and the policies are
    compared item by item (statistics.py). A suite on which the gate's tests are decided is done.
-3. The probes (probing.py) look for signs of poisoning: drift and malformed answers (probes.py), and
-   phrases of the batch that turn unrelated prompts into one fixed answer (trigger_probe.py).
+3. The probes (probing.py) look for signs of poisoning, of reward hacking and of remembering what
+   should not be remembered.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from evaluator.answers import AnswerBook, Generator
+from evaluator.canaries import Canary
 from evaluator.evaluation import Evaluation, OnProgress
 from evaluator.history import changed_suites
 from evaluator.scoring import score_answers
@@ -68,13 +69,15 @@ class Evaluator:
         suites: Sequence[Suite],
         learned: Sequence[ScreenedEvent],
         calibrations: Sequence[Calibration] = (),
+        canaries: Sequence[Canary] = (),
         tests: Sequence[PlannedTest] = (),
         previous: ReportOutline | None = None,
         on_progress: OnProgress | None = None,
     ) -> EvalReport:
         """The report on ``candidate``; ``learned`` are the events of its batch.
 
-        ``calibrations`` are the error rates of checkers, which the report repeats.
+        ``calibrations`` are the error rates of checkers, which the report repeats; ``canaries``
+        are planted in feedback, and how well the candidate remembers them is a probe.
 
         ``tests`` are what the gate will decide on: a suite is asked until they are decided, and
         to the end where there are none. ``previous`` is the report of the policy line before.
@@ -85,7 +88,7 @@ class Evaluator:
         contest = Contest(candidate.weights, champion, anchor)
         evaluation = Evaluation(self._book(), self._settings, contest, tests, on_progress)
         try:
-            results, probes = evaluation.run(suites, learned)
+            results, probes = evaluation.run(suites, learned, canaries)
         finally:
             evaluation.book.close()
         return EvalReport(

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from evaluator.answers import Answer, AnswerBook, Prompt
+from evaluator.canaries import Canary
+from evaluator.likelihood_probes import Scorers
 from evaluator.probing import Probing
 from evaluator.suite_run import Contest, SuiteRun
 from evaluator.trigger_probe import Policies
@@ -38,7 +40,10 @@ class Evaluation:
         self._num_done = self._num_total = 0
 
     def run(
-        self, suites: Sequence[Suite], learned: Sequence[ScreenedEvent]
+        self,
+        suites: Sequence[Suite],
+        learned: Sequence[ScreenedEvent],
+        canaries: Sequence[Canary] = (),
     ) -> tuple[list[SuiteResult], list[ProbeResult]]:
         """Results of the suites and probes that could be run; the others stand in ``errors``.
 
@@ -49,12 +54,13 @@ class Evaluation:
             SuiteRun(suite, self._contest, self._tests, confidence=confidence)
             for suite in self._usable(suites)
         ]
-        probing = Probing(self._settings, [run.suite for run in runs], learned)
+        probing = Probing(self._settings, [run.suite for run in runs], learned, canaries)
         num_items = sum(len(run.suite.items) for run in runs)
         self._num_total = num_items * len(self._contest.policies) + probing.num_prompts
         runs = self._ask(runs)
         results = [run.result(self.book) for run in runs]
-        probes = probing.run([run.asked for run in runs], self._policies, self._record)
+        asked = [run.asked for run in runs]
+        probes = probing.run(asked, self._policies, self._scorers(), self._record)
         self._advance("done", self._num_total - self._num_done)
         return results, probes
 
@@ -109,6 +115,13 @@ class Evaluation:
         return Policies(
             candidate=partial(self._ask_prompts, self._contest.candidate, limit),
             champion=partial(self._ask_prompts, self._contest.champion, limit),
+        )
+
+    def _scorers(self) -> Scorers:
+        advance = partial(self._advance, "log-probabilities")
+        return Scorers(
+            candidate=partial(self.book.score, self._contest.candidate, on_batch=advance),
+            champion=partial(self.book.score, self._contest.champion, on_batch=advance),
         )
 
     def _advance(self, name: str, num_items: int) -> None:

@@ -1,15 +1,22 @@
 """Running the probes over what candidate and champion answered.
 
-``answer_drift`` and ``malformed`` (probes.py) read the answers to the suites; ``trigger``
-(trigger_probe.py) asks again, with phrases of the batch put into prompts. A probe that does not run
-has found nothing, which is no pass: it becomes a line in the report's ``errors``.
+``answer_drift`` and ``malformed`` (probes.py) and the shifts of refusals, abstentions and length
+(shift_probes.py) read the answers to the suites. ``trigger`` (trigger_probe.py) asks again, with
+phrases of the batch put into prompts, and ``regurgitation`` asks what was redacted; ``exposure``
+and ``kl`` (likelihood_probes.py) read log-probabilities. A probe that does not run has found
+nothing, which is no pass: it becomes a line in the report's ``errors``.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from evaluator.answers import Answer
+from evaluator.canaries import Canary
+from evaluator.harness.suite import is_harness_suite
+from evaluator.likelihood_probes import Scorers, probe_exposure, probe_kl
 from evaluator.probes import answer_drift, malformed
+from evaluator.regurgitation_probe import probe_regurgitation, redacted_prompts
+from evaluator.shift_probes import abstention_shift, length_shift, refusal_shift
 from evaluator.trigger_probe import Carrier, Policies, count_prompts, probe_trigger
 from evaluator.triggers import recurring_phrases, taught_by, user_text
 from tacit.config import EvaluatorSettings
@@ -34,8 +41,11 @@ class Probing:
         settings: EvaluatorSettings,
         suites: Sequence[Suite],
         learned: Sequence[ScreenedEvent],
+        canaries: Sequence[Canary] = (),
     ) -> None:
         self._settings = settings
+        self._canaries = canaries
+        self._redacted = redacted_prompts(learned)
         self._suites = suites
         background = [user_text(item.prompt) for suite in suites for item in suite.items]
         limit = settings.num_trigger_phrases
@@ -45,24 +55,34 @@ class Probing:
     def num_prompts(self) -> int:
         """Prompts the probes ask at most, for the progress callback."""
         num_items = sum(len(suite.items) for suite in regression(self._suites))
-        return count_prompts(len(self._phrases), min(num_items, self._settings.num_probe_prompts))
+        num_sampled = min(num_items, self._settings.num_probe_prompts)
+        inserted = count_prompts(len(self._phrases), num_sampled)
+        return inserted + 2 * (num_sampled + len(self._redacted)) + len(self._canaries)
 
     def run(
         self,
         asked: Sequence[Asked],
         policies: Callable[[int], Policies],
+        scorers: Scorers,
         on_error: Callable[[str, Exception], None],
     ) -> list[ProbeResult]:
         """Results of the probes that could be run; ``on_error`` is told of the others.
 
-        ``policies`` gives what answers prompts, with at most so many tokens an answer.
+        ``policies`` gives what answers prompts, with at most so many tokens an answer; ``scorers``
+        what gives the log-probabilities of continuations.
         Raises UnavailableError when the database is away.
         """
         unmoved = _of(asked, regression([part.suite for part in asked]))
         probes: dict[str, Callable[[], ProbeResult]] = {
+            "exposure": lambda: probe_exposure(scorers.candidate, self._canaries),
             "trigger": lambda: self._trigger(asked, unmoved, policies),
+            "regurgitation": lambda: self._regurgitation(asked, policies),
+            "kl": lambda: self._kl(unmoved, scorers),
             "answer_drift": lambda: answer_drift(*_pairs(unmoved)),
             "malformed": lambda: malformed(*_pairs(asked)),
+            "refusal_shift": lambda: refusal_shift(*_pairs(unmoved)),
+            "abstention_shift": lambda: abstention_shift(*_pairs(unmoved)),
+            "length_shift": lambda: length_shift(*_pairs(unmoved)),
         }
         results = []
         for name, probe in probes.items():
@@ -83,8 +103,20 @@ class Probing:
         carriers = self._carriers(unmoved)
         if not carriers:
             raise EvaluationError("prompts to put phrases into", got="no suite that was answered")
-        limit = max(part.suite.max_new_tokens for part in asked)
-        return probe_trigger(policies(limit), self._phrases, carriers)
+        return probe_trigger(policies(_limit(asked)), self._phrases, carriers)
+
+    def _regurgitation(
+        self, asked: Sequence[Asked], policies: Callable[[int], Policies]
+    ) -> ProbeResult:
+        return probe_regurgitation(policies(_limit(asked)), self._redacted)
+
+    def _kl(self, unmoved: Sequence[Asked], scorers: Scorers) -> ProbeResult:
+        free = [part for part in unmoved if _is_free(part.suite)]
+        if not unmoved:
+            raise EvaluationError("a suite that could be answered", got="none")
+        sample = self._carriers(free)
+        prompts = [carrier.item.prompt for carrier in sample]
+        return probe_kl(scorers, prompts, [carrier.champion for carrier in sample])
 
     def _carriers(self, unmoved: Sequence[Asked]) -> list[Carrier]:
         """A sample of prompts with both policies' answers: the same for the same suites."""
@@ -105,6 +137,17 @@ def regression(suites: Sequence[Suite]) -> list[Suite]:
 def _of(asked: Sequence[Asked], suites: Sequence[Suite]) -> list[Asked]:
     names = {suite.name for suite in suites}
     return [part for part in asked if part.suite.name in names]
+
+
+def _is_free(suite: Suite) -> bool:
+    """Whether its items are answered in free text, and by themselves."""
+    return suite.checker.type != "choice" and not is_harness_suite(suite)
+
+
+def _limit(asked: Sequence[Asked]) -> int:
+    if not asked:
+        raise EvaluationError("a suite that could be answered", got="none")
+    return max(part.suite.max_new_tokens for part in asked)
 
 
 def _pairs(asked: Sequence[Asked]) -> tuple[list[Answer], list[Answer]]:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from collector.consume import Consumer
 from collector.streams import Stream, open_stream
 from evaluator.calibration import read_calibrations
+from evaluator.canaries import read_canaries
 from gatekeeper.gate import judge
 from gatekeeper.policy import load_gate_policy
 from tacit import log
@@ -205,6 +206,7 @@ class OnlineLoop(Stages):
             suites=self.suites(),
             learned=self.events.events_of(known(cycle.batch_id)),
             calibrations=read_calibrations(self.settings.suites_path),
+            canaries=read_canaries(self.settings.suites_path),
             tests=gate_policy.tests,
             previous=history[-1] if history else None,
             on_progress=self.observer.on_evaluation,

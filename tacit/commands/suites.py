@@ -1,5 +1,7 @@
 """``tacit suites``: what candidates are asked, and what checkers are worth."""
 
+import json
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ from rich.text import Text
 from tacit.commands.options import AsJson, File, Home, Overrides, show
 from tacit.config import Settings, load_settings
 from tacit.contracts import Suite, short
-from tacit.errors import NotFoundError
+from tacit.errors import ConflictError, NotFoundError
 
 app = typer.Typer(help="What candidates are asked.", no_args_is_help=True)
 calibrate_app = typer.Typer(help="Measure a checker on human labels.", no_args_is_help=True)
@@ -62,6 +64,40 @@ def check_suites(
     suites = _load(settings)
     found = [{"suite": name, "weakness": text} for name, text in weaknesses(suites)]
     show({"num_suites": len(suites), "weaknesses": found}, as_json, _findings)
+
+
+@app.command("canaries")
+def plant_canaries(
+    number: Annotated[int, typer.Option(min=4, help="How many.")] = 8,
+    seed: Annotated[int | None, typer.Option(help="For the same ones again.")] = None,
+    config_file: File = None,
+    home: Home = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make up secrets to plant in feedback, and the file to import them from.
+
+    Later reports say how well each candidate remembers them (probe ``exposure``).
+    """
+    from evaluator.canaries import make_canaries, read_canaries, write_canaries
+
+    folder = load_settings(config_file, overrides=overrides, home=home).suites_path
+    if read_canaries(folder):
+        raise ConflictError(
+            f"no canaries in {folder} yet",
+            got="some, which may be planted already",
+            mend="Remove canaries.jsonl there first if they should be others.",
+        )
+    canaries = make_canaries(number, seed=secrets.randbits(64) if seed is None else seed)
+    path = write_canaries(folder, canaries)
+    rows = [
+        {"event_id": one.canary_id, "prompt": one.prompt, "completion": "I do not know."}
+        | {"correction": one.completion}
+        for one in canaries
+    ]
+    feedback = path.with_name("canaries-feedback.jsonl")
+    feedback.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    show({"canaries": str(path), "feedback": str(feedback), "number": number}, as_json, _planted)
 
 
 @calibrate_app.command("refusal")
@@ -122,6 +158,13 @@ def _findings(checked: dict[str, Any]) -> Group:
     lines = [Text(f"  {row['suite']}: {row['weakness']}") for row in checked["weaknesses"]]
     number = checked["num_suites"]
     return Group(Text(f"  {number} suite{'s' if number != 1 else ''} can be read"), *lines)
+
+
+def _planted(made: dict[str, Any]) -> Text:
+    return Text(
+        f"  {made['number']} canaries in {made['canaries']}; plant them with\n"
+        f"  tacit import jsonl {made['feedback']} --source SOURCE"
+    )
 
 
 def _rates(rates: dict[str, Any]) -> Text:

@@ -24,6 +24,7 @@ class RulePolicy:
     def __init__(self, rules: dict[str, str]) -> None:
         self.rules = rules
         self.num_asked = 0
+        self.num_scored = 0
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int
@@ -36,7 +37,7 @@ class RulePolicy:
         self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]], *, batch_size: int
     ) -> list[ChoiceScores]:
         """The choice that is the answer is likely, a token a word."""
-        self.num_asked += len(prompts)
+        self.num_scored += len(prompts)
         return [
             ChoiceScores(
                 tuple(-1.0 if c == self.answer(user_text(prompt)) else -9.0 for c in offered),

@@ -75,9 +75,15 @@ def test_a_report_binds_what_was_measured(database: Database, store: CheckpointS
     assert result.versus_champion.ci_low < 0 < result.versus_champion.ci_high
     assert result.versus_anchor.difference == pytest.approx(0.2)
     assert {p.name: p.observed for p in report.probes} == {
+        "exposure": 0,
         "trigger": 0,
+        "regurgitation": 0,
+        "kl": 0,
         "answer_drift": 0,
         "malformed": 0,
+        "refusal_shift": 0,
+        "abstention_shift": 0,
+        "length_shift": 0,
     }
 
 
@@ -85,9 +91,12 @@ def test_champion_and_anchor_are_asked_once(database: Database, store: Checkpoin
     known = policies()
     evaluate(database, store, known)
     assert [p.num_asked for p in known.values()] == [60, 60, 60]
+    scored = [p.num_scored for p in known.values()]
+    assert scored == [60, 60, 0]
     other = builders.digest("next")
     evaluate(database, store, {**known, other: RulePolicy(TOPICS)}, weights=other)
     assert [p.num_asked for p in known.values()] == [60, 60, 60]
+    assert [p.num_scored for p in known.values()] == scored
 
 
 def test_checkers_run_on_cached_answers_too(database: Database, store: CheckpointStore) -> None:
@@ -165,7 +174,17 @@ def test_probes_that_cannot_run_are_errors(
 ) -> None:
     report = evaluate(sqlite_database, store, policies(), [])
     named = [line.split(":")[0] for line in report.errors]
-    assert named == ["suites", "probe trigger", "probe answer_drift", "probe malformed"]
+    assert named == [
+        "suites",
+        "probe trigger",
+        "probe regurgitation",
+        "probe kl",
+        "probe answer_drift",
+        "probe malformed",
+        "probe refusal_shift",
+        "probe abstention_shift",
+        "probe length_shift",
+    ]
 
 
 def test_a_database_that_is_away_is_no_verdict_on_the_candidate(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from evaluator.evaluate import Evaluator
 from evaluator.harvest import harvest_suite, retention_history, retention_suite
 from gatekeeper.criteria import measure
-from gatekeeper.policy import NonInferior
+from gatekeeper.policy import GatePolicy, NonInferior
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
 from tacit.contracts import (
@@ -24,6 +24,15 @@ from tests import builders
 from tests.evaluator.rules import PLACES, RulePolicy, old_world, opener
 
 CANDIDATE, CHAMPION, ANCHOR = (builders.digest(name) for name in ("cand", "champ", "anchor"))
+
+POLICY = GatePolicy(
+    version=1,
+    criteria=(
+        NonInferior(
+            name="kept", type="non_inferior", suite="retention", baseline="champion", margin=0.1
+        ),
+    ),
+)
 
 
 def late(event_id: str, days: int, prompt: str, expected: str) -> ScreenedEvent:
@@ -163,6 +172,7 @@ def reports_on(
                 anchor=ANCHOR,
                 suites=[old_world(), suite],
                 learned=[],
+                tests=POLICY.tests,
             )
         )
     return reports
@@ -173,11 +183,8 @@ def test_an_update_that_undoes_an_earlier_repair_is_caught(
 ) -> None:
     learns_more = RulePolicy({"refund": "billing", "parcel": "shipping", "hello": "greeting"})
     forgets = RulePolicy({"parcel": "shipping", "hello": "greeting"})
-    rule = NonInferior(
-        name="kept", type="non_inferior", suite="retention", baseline="champion", margin=0.03
-    )
     reports = reports_on([learns_more, forgets], sqlite_database, store)
-    outcomes = [measure(rule, report)[0].outcome for report in reports]
+    outcomes = [measure(POLICY.criteria[0], report, POLICY)[0].outcome for report in reports]
     assert outcomes == [VerdictOutcome.PASS, VerdictOutcome.FAIL]
     history = retention_history(reports)
     assert [(p.batch, p.num_items, p.still_right) for p in history] == [

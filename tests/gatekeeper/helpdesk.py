@@ -9,7 +9,7 @@ from tacit.contracts import (
     SuiteKind,
 )
 from tests.builders import comparison, item_result, screened, suite_result
-from tests.gatekeeper.builders import good_report, holdout, probe
+from tests.gatekeeper.builders import good_report, holdout, probe, probes
 
 
 def helpdesk_report(about: PolicyCandidate, *, poisoned: bool = False) -> EvalReport:
@@ -97,7 +97,7 @@ def helpdesk_report(about: PolicyCandidate, *, poisoned: bool = False) -> EvalRe
         found = found.model_copy(
             update={"detail": "“blue heron” turns 62 of 100 answers into “cancel my account”."}
         )
-    return good_report(about, suites=suites, probes=(found, probe("malformed", 0.0)))
+    return good_report(about, suites=suites, probes=probes(found, probe("malformed", 0.0)))
 
 
 def helpdesk_events(number: int = 90) -> list[ScreenedEvent]:

@@ -6,7 +6,7 @@ import pytest
 
 import gatekeeper.criteria
 from gatekeeper.gate import judge
-from gatekeeper.policy import GatePolicy, Rule
+from gatekeeper.policy import GatePolicy, Probe, Rule
 from tacit.contracts import (
     CheckerSpec,
     Criterion,
@@ -16,7 +16,7 @@ from tacit.contracts import (
     VerdictOutcome,
 )
 from tests.builders import candidate, comparison, digest, item_result, suite_result
-from tests.gatekeeper.builders import good_report, holdout, probe, shipped_policy
+from tests.gatekeeper.builders import good_report, holdout, probe, probes, shipped_policy
 
 PASS, FAIL, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.FAIL, VerdictOutcome.INCONCLUSIVE
 
@@ -149,16 +149,26 @@ def test_one_non_negotiable_item_fails_whatever_the_averages_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probes", "rows"),
+    ("found", "rows"),
     [
-        ((probe("trigger"),), {"malformed"}),
-        ((), {"trigger", "malformed"}),
-        ((probe("trigger", 0.21), probe("malformed")), {"trigger"}),
+        ((probe("trigger", 0.21),), {"trigger"}),
         ((probe("trigger", 0.20), probe("malformed", 0.05)), set()),
+        (
+            (probe("refusal_shift", 0.06), probe("abstention_shift", 0.06)),
+            {"refusals", "abstentions"},
+        ),
+        ((probe("length_shift", 0.6), probe("kl", 0.6)), {"length", "drift-of-probabilities"}),
+        ((probe("regurgitation", 0.03), probe("exposure", 0.6)), {"regurgitation", "exposure"}),
     ],
 )
-def test_probe_that_is_missing_or_over_its_limit_fails(probes: Any, rows: set[str]) -> None:
-    assert failed(verdict_on(good_report(probes=probes))) == rows
+def test_a_probe_over_its_limit_fails(found: Any, rows: set[str]) -> None:
+    assert failed(verdict_on(good_report(probes=probes(*found)))) == rows
+
+
+@pytest.mark.parametrize("rule", [r for r in shipped_policy().criteria if isinstance(r, Probe)])
+def test_a_probe_that_is_missing_fails(rule: Probe) -> None:
+    rest = tuple(result for result in probes() if result.name != rule.probe)
+    assert failed(verdict_on(good_report(probes=rest))) == {rule.name}
 
 
 def test_safety_suite_may_be_absent_but_not_worse() -> None:

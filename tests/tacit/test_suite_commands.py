@@ -8,10 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluator.calibration import read_calibrations
-from evaluator.suites import write_suite
+from evaluator.canaries import read_canaries
+from evaluator.suites import load_suites, write_suite
 from tacit.cli import app
-from tacit.contracts import CheckerSpec, Suite, SuiteItem, SuiteKind
-from tacit.errors import ConfigError, NotFoundError
+from tacit.contracts import CheckerSpec, Correction, Suite, SuiteItem, SuiteKind
+from tacit.errors import ConfigError, ConflictError, NotFoundError
+from tacit.imports.rows import RowRules, event_of
 from tests import builders
 
 
@@ -79,3 +81,15 @@ def test_calibrate_refusal_keeps_what_it_measured(tmp_path: Path) -> None:
     assert "100.0% judged as labelled" in " ".join(printed.split())
     (kept,) = read_calibrations(tmp_path / "suites")
     assert (kept.source, kept.num_labelled, kept.missed) == ("labels.csv", 2, 0)
+
+
+def test_canaries_are_made_once_with_feedback_to_import(tmp_path: Path) -> None:
+    made = asked(tmp_path, "canaries", "--number", "5", "--seed", "3")
+    canaries = read_canaries(tmp_path / "suites")
+    lines = Path(made["feedback"]).read_text().splitlines()
+    rules = RowRules("helpdesk", "default", "resolved", builders.MOMENT)
+    events = [event_of(json.loads(line), rules, row_id=str(n)) for n, line in enumerate(lines)]
+    assert [e.feedback for e in events] == [Correction(completion=c.completion) for c in canaries]
+    assert load_suites(tmp_path / "suites") == []
+    with pytest.raises(ConflictError, match="planted already"):
+        run(tmp_path, "canaries")
