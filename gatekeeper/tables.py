@@ -1,4 +1,4 @@
-"""Tables of the gatekeeper: verdicts, approvals, decisions, review tokens and the ledger."""
+"""Tables of the gatekeeper: verdicts, approvals, decisions, the ledger, tokens and webhooks."""
 
 from datetime import datetime
 
@@ -80,3 +80,31 @@ class LedgerRow(Base):
     signature: Mapped[str] = mapped_column(Text)
     """DSSE envelope over sequence, root, frontier and moment, JSON."""
     created_at: Mapped[datetime]
+
+
+class WebhookEndpointRow(Base):
+    """How far an outbound webhook has followed the ledger."""
+
+    __tablename__ = "webhook_endpoints"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    cursor: Mapped[int] = mapped_column(BigInteger)
+    """Number of the last entry looked at; -1 for none."""
+
+
+class WebhookDeliveryRow(Base):
+    """One message to one endpoint, and how its last try ended."""
+
+    __tablename__ = "webhook_deliveries"
+    delivery_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(String(64), index=True)
+    type: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[str] = mapped_column(Text)
+    """The body as it is sent and signed."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    """``pending``, ``delivered`` or ``given_up``."""
+    attempts: Mapped[int]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    next_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]

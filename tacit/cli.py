@@ -18,6 +18,7 @@ from tacit.commands import (
     quarantine,
     reproduce,
     suites,
+    webhooks,
 )
 from tacit.commands.options import (
     AsJson,
@@ -52,6 +53,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letter")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suites.app, name="suites")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("consolidate")(consolidate.consolidate)
 app.command("reproduce")(reproduce.reproduce)
 

@@ -16,13 +16,16 @@ from deploy.api import create_router as deploy_router
 from deploy.release import ReleaseDesk
 from gatekeeper.api import create_router as gatekeeper_router
 from gatekeeper.campaign import Campaigns
+from gatekeeper.courier import Courier
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import LoopStatus
 from gatekeeper.ledger import Ledger
 from gatekeeper.logbook import Logbook
+from gatekeeper.outbox import Outbox
 from gatekeeper.pages import Review, create_pages
 from gatekeeper.review_tokens import ReviewTokens
 from gatekeeper.sessions import session_secret
+from gatekeeper.webhook_api import create_webhook_router
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.consolidation import ConsolidationDesk, ConsolidationPlan, ConsolidationRequest
@@ -41,12 +44,16 @@ def create_control(settings: Settings) -> ASGIApp:
     """Feedback API, decision API, release API and review pages as one application."""
     database = Database(settings.resolved_database_url)
     signer = Signer.load_or_create(settings.keys_path)
-    keys = KeyStore(database, master=MasterSecret.load_or_create(settings.keys_path))
+    master = MasterSecret.load_or_create(settings.keys_path)
+    keys = KeyStore(database, master=master)
     events = EventStore(database)
     ledger = Ledger(database, signer)
     checkpoints = CheckpointStore(settings.checkpoints_path)
     desk = ReleaseDesk(database, checkpoints, signer, ledger.append, clock=ledger.moment)
     gatekeeper = Gatekeeper(database, signer, ledger, settings.gatekeeper)
+    hooks = settings.gatekeeper
+    outbox = Outbox(database, hooks.webhooks, public_url=hooks.public_url)
+    courier = Courier(outbox, master)
     tokens = ReviewTokens(gatekeeper, database, signer, ledger, keys.holder)
     overview = Overview(settings, database, desk)
     policy = settings.policy
@@ -59,7 +66,7 @@ def create_control(settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with collector.run():
+        with collector.run(), courier:
             yield
         database.dispose()
 
@@ -76,6 +83,7 @@ def create_control(settings: Settings) -> ASGIApp:
     app.include_router(
         gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy, tokens=tokens)
     )
+    app.include_router(create_webhook_router(courier, keys))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     review = Review(
         gatekeeper=gatekeeper,

@@ -18,6 +18,7 @@ from tacit.config.stages import (
     GatekeeperSettings,
     LoopSettings,
     TrackingSettings,
+    WebhookSettings,
 )
 from tacit.config.trainer import (
     LoraSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "StarSettings",
     "TrackingSettings",
     "TrainerSettings",
+    "WebhookSettings",
     "load_settings",
     "public_dump",
     "settings_from_json",

@@ -1,11 +1,12 @@
 """Settings of evaluator, gatekeeper, deploy, tracking and the loop."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tacit.config.base import Count, Port, Positive, Section, Share
+from tacit.contracts.base import Name
 
 
 class EvaluatorSettings(Section):
@@ -35,6 +36,28 @@ class EvaluatorSettings(Section):
     """Recurring phrases of a batch that the trigger probe screens."""
 
 
+class WebhookSettings(Section):
+    """One endpoint that is told what happens at the gate."""
+
+    url: str | None = None
+    """Where messages are posted to."""
+    url_variable: str | None = None
+    """Or the environment variable that holds the address, where that is a secret (Slack)."""
+    format: Literal["standard", "slack"] = "standard"
+    """``slack``: the ``{"text": …}`` that Slack, Mattermost and others take."""
+    events: tuple[Literal["candidate.waiting", "candidate.decided", "release.rolled_back"], ...] = (
+        "candidate.waiting",
+        "candidate.decided",
+        "release.rolled_back",
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> "WebhookSettings":
+        if (self.url is None) == (self.url_variable is None):
+            raise ValueError("expected exactly one of url and url_variable")
+        return self
+
+
 class GatekeeperSettings(Section):
     """Gate policy and approvals."""
 
@@ -44,6 +67,10 @@ class GatekeeperSettings(Section):
     """How long a candidate waits for a person, and an approval for its promotion."""
     session_ttl_s: Positive = 8 * 3600.0
     """How long a reviewer stays logged in on the review pages."""
+    public_url: str | None = None
+    """Where people reach the review pages, for links in webhooks."""
+    webhooks: dict[Name, WebhookSettings] = {}
+    """Endpoints that are told when a candidate waits, is decided or is rolled back, by name."""
 
 
 class DeploySettings(Section):
