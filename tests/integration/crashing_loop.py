@@ -1,9 +1,11 @@
-"""A loop in a process of its own that kills itself, with SIGKILL, where it is told to.
+"""A loop that lives again and again, in a process each, and kills itself where it is told to.
 
-    python -m tests.integration.crashing_loop HOME [WHERE]
+    python -m tests.integration.crashing_loop HOME WHERE...
 
-WHERE is a state (killed on reaching it), ``mid-training`` or ``mid-evaluation``. A reviewer of its
-own approves what waits. Prints the last state.
+WHERE is a state (killed with SIGKILL on reaching it), ``mid-training``, ``mid-evaluation``, or
+``end`` for a life without a crash. A reviewer of its own approves what waits. Prints how each life
+ended: the number of the signal, or the last state. All are forked from one process, which imports
+what takes seconds.
 """
 
 import os
@@ -55,6 +57,7 @@ def crash_settings(home: Path) -> Settings:
             "loop.min_events=8",
             "loop.poll_s=0.05",
             "evaluator.min_holdout_items=1",
+            "trainer.num_workers=1",
             "trainer.num_epochs=2",
             "trainer.batch_size=4",
             "trainer.learning_rate=0.001",
@@ -75,17 +78,45 @@ def _approve(loop: OnlineLoop, done: threading.Event) -> None:
             continue  # decided in an earlier life
 
 
-def main() -> None:
+def _trains(loop: OnlineLoop, where: str) -> bool:
+    if where in {CycleState.COLLECTING, CycleState.TRAINING}:
+        return False
+    cycle = loop.cycles.latest(loop.policy)
+    return cycle is None or cycle.state == CycleState.TRAINING
+
+
+def _live(home: Path, where: str) -> None:
     """One cycle to its end, or to the crash."""
-    home, where = Path(sys.argv[1]), "".join(sys.argv[2:])
-    with OnlineLoop(crash_settings(home), observer=Crash(where)) as loop:
+    loop = OnlineLoop(crash_settings(home), observer=Crash(where))
+    if not _trains(loop, where):
+        loop.trainer.start = lambda: None  # type: ignore[method-assign]  # Ray takes seconds
+    with loop:
         loop.begin(lambda: tiny_checkpoint(loop.checkpoints), by="test")
         done = threading.Event()
         if where != CycleState.AWAITING_DECISION:
             threading.Thread(target=_approve, args=(loop, done), daemon=True).start()
         cycle = loop.run_cycle()
         done.set()
-    sys.stdout.write(f"{cycle.state} {cycle.reason or ''}\n")
+    _tell(f"{cycle.state} {cycle.reason or ''}")
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """All lives, one after the other."""
+    home = Path(sys.argv[1])
+    os.chdir(home)  # where MLflow without a server puts artifacts
+    for where in sys.argv[2:]:
+        child = os.fork()
+        if not child:
+            _live(home, where)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            _tell(str(os.WTERMSIG(status)))
 
 
 if __name__ == "__main__":

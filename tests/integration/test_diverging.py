@@ -1,7 +1,6 @@
 """What the data does to an update ends the cycle with its reason, and nothing comes of it."""
 
 import contextlib
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tacit.contracts import EventStatus
 from tacit.cycles import CycleState
 from tacit.loop import OnlineLoop
 from tests.builders import tiny_checkpoint
-from tests.conftest import _initialized_mlflow as initialized_mlflow
 from tests.integration.crashing_loop import crash_settings
 from tests.integration.test_crashes import _home as home_with_events
 
@@ -39,8 +37,7 @@ def test_a_hopeless_update_fails_its_cycle_and_registers_nothing(
     tmp_path: Path, overrides: list[str], reason: str
 ) -> None:
     home = home_with_events(tmp_path / "home")
-    shutil.copy(initialized_mlflow(), home / "mlflow.db")
-    settings = with_overrides(crash_settings(home), [*overrides, "trainer.num_workers=1"])
+    settings = with_overrides(crash_settings(home), overrides)
     with contextlib.chdir(home), OnlineLoop(settings) as loop:
         loop.begin(lambda: tiny_checkpoint(loop.checkpoints), by="test")
         champion = loop.releases.anchor(loop.policy)

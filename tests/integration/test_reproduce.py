@@ -22,7 +22,6 @@ from tacit.cycles import CycleRow, CycleState
 from tacit.database import Database
 from tacit.loop import LoopObserver, OnlineLoop
 from tests.builders import tiny_checkpoint
-from tests.conftest import _initialized_mlflow as initialized_mlflow
 from tests.integration.crashing_loop import crash_settings
 from tests.integration.test_crashes import _home as home_with_events
 from trainer.store import CandidateStore
@@ -50,17 +49,14 @@ class UntilDecision(LoopObserver):
 
 
 def cycle_settings(home: Path) -> Settings:
-    """Half of each update is taken, so that the variant is rebuilt too; one worker, for speed."""
-    return with_overrides(
-        crash_settings(home), ["trainer.interpolation_alphas=0.5", "trainer.num_workers=1"]
-    )
+    """Half of each update is taken, so that the variant is rebuilt too."""
+    return with_overrides(crash_settings(home), ["trainer.interpolation_alphas=0.5"])
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of a service that stopped while its first candidate waited."""
     folder = home_with_events(tmp_path_factory.mktemp("reproduce") / "home")
-    shutil.copy(initialized_mlflow(), folder / "mlflow.db")
     observer = UntilDecision()
     with (
         contextlib.chdir(folder),
