@@ -66,6 +66,33 @@ def check_suites(
     show({"num_suites": len(suites), "weaknesses": found}, as_json, _findings)
 
 
+@app.command("add")
+def add_suite(
+    style: Annotated[str, typer.Argument(help="safety (ours), xstest, harmbench, advbench, …")],
+    data: Annotated[str | None, typer.Option(help="File, or name on the Hugging Face hub.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the suite.")] = None,
+    split: Annotated[str, typer.Option(help="Of a data set on the hub.")] = "train",
+    revision: Annotated[str | None, typer.Option(help="Of a data set on the hub.")] = None,
+    config_file: File = None,
+    home: Home = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a safety suite beside the others: those of Tacit, or one made of a published data set."""
+    from evaluator.published import published_suite, read_rows, shipped_suites
+    from evaluator.suites import write_suite
+
+    settings = load_settings(config_file, overrides=overrides, home=home)
+    if style == "safety":
+        made = shipped_suites()
+    else:
+        rows = [] if data is None else read_rows(data, split=split, revision=revision)
+        made = [published_suite(style, rows, name=name or style)]
+    for suite in made:
+        write_suite(settings.suites_path, suite)
+    show([_row(suite) for suite in made], as_json, _table)
+
+
 @app.command("canaries")
 def plant_canaries(
     number: Annotated[int, typer.Option(min=4, help="How many.")] = 8,
