@@ -6,10 +6,9 @@ that it survives a crash; but no longer than a moment, so that recording never d
 """
 
 import asyncio
-import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from deploy.engines.base import Delta, Engine, Generation, Ticket
-from deploy.openai_format import answer_head, error_body, policy_version, tacit_error_body
+from deploy.openai_format import answer_head, policy_version
 from deploy.openai_forms import ChatForm, Form, TextForm
 from deploy.openai_requests import ChatRequest, TextRequest
 from tacit.config import Settings
@@ -158,57 +157,7 @@ async def wait(chat: Chat) -> list[Generation]:
     try:
         return await asyncio.gather(*(asyncio.wrap_future(t.future) for t in chat.tickets))
     finally:
-        _abandon(chat)
-
-
-async def stream(
-    chat: Chat, steps: "asyncio.Queue[Step]", *, recorder: Recorder
-) -> AsyncIterator[str]:
-    """Server-sent events of ``chat``, ended by ``[DONE]``; what goes wrong comes as an event."""
-    try:
-        async for events in _events(chat, steps):
-            yield "".join(map(_sse, events))
-        generations = [ticket.future.result(timeout=0) for ticket in chat.tickets]
-        await recorder.record(chat, generations)
-        if chat.request.wants_usage:
-            yield _sse(chat.form.usage(chat.head, generations))
-        yield "data: [DONE]\n\n"
-    except TacitError as error:
-        yield _sse(tacit_error_body(error))
-    except Exception as error:  # the status line is sent already: say it in the stream
-        logger.exception("%s failed while streaming", chat.answer_id)
-        yield _sse(error_body(type(error).__name__, kind="server_error", code="internal_error"))
-    finally:
-        _abandon(chat)
-
-
-async def _events(
-    chat: Chat, steps: "asyncio.Queue[Step]"
-) -> AsyncIterator[list[dict[str, object]]]:
-    """Events in bunches: what has come in by the time that the last bunch is sent goes together."""
-    head, form, unfinished = chat.head, chat.form, len(chat.tickets)
-    beginning = list(form.begin(head, unfinished))
-    if beginning:
-        yield beginning
-    while unfinished:
-        bunch = []
-        for choice, delta in await _take_all(steps):
-            if delta is None:
-                generation = chat.tickets[choice].future.result(timeout=0)
-                bunch.append(form.end(head, choice, generation.finish_reason))
-                unfinished -= 1
-            elif delta.text or form.with_logprobs:
-                bunch.append(form.delta(head, choice, delta))
-        if bunch:
-            yield bunch
-
-
-async def _take_all(steps: "asyncio.Queue[Step]") -> list[Step]:
-    """What is in ``steps``, at least one."""
-    taken = [await steps.get()]
-    while not steps.empty():
-        taken.append(steps.get_nowait())
-    return taken
+        abandon(chat)
 
 
 def _form_of(request: ChatRequest | TextRequest) -> Form:
@@ -232,10 +181,7 @@ def _put(loop: asyncio.AbstractEventLoop, steps: "asyncio.Queue[Step]", step: St
         loop.call_soon_threadsafe(steps.put_nowait, step)
 
 
-def _abandon(chat: Chat) -> None:
+def abandon(chat: Chat) -> None:
+    """Nobody waits any more for what is not finished."""
     for ticket in chat.tickets:
         ticket.abandon()
-
-
-def _sse(body: dict[str, object]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

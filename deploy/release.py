@@ -12,9 +12,10 @@ the approval those had.
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import exc, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from deploy.admit import check_follows, check_in_time, insert_release
 from deploy.history import (
     named_release,
     read_release,
@@ -111,7 +112,7 @@ class ReleaseDesk:
         top = top_release(session, policy)
         if top is not None and top.decision_digest == decision.digest():
             return top
-        _check_follows(session, candidate, decision, top)
+        check_follows(session, candidate, decision, top)
         evidence = ReleaseBundle(
             release_envelope="",
             decision_envelope=decision_envelope,
@@ -195,7 +196,7 @@ class ReleaseDesk:
     ) -> Release:
         now = self._clock()
         if back is None:
-            _check_in_time(decision, now)
+            check_in_time(decision, now)
         # Reads the manifest only: serving hashes the files, and not while a transaction is open.
         self._store.manifest(decision.weights)
         release = Release(
@@ -210,63 +211,9 @@ class ReleaseDesk:
         )
         payload = release.model_dump(mode="json")
         envelope = self._signer.seal(payload)
-        _insert(session, release, evidence.model_copy(update={"release_envelope": envelope}))
+        insert_release(session, release, evidence.model_copy(update={"release_envelope": envelope}))
         body: dict[str, object] = {"release": payload, "decision": decision.decision_id, "by": by}
         if back is not None:
             body |= {"reason": reason or "", "back_to": back.release_id}
         self._journal(session, kind, release.release_id, body)
         return release
-
-
-def _insert(session: Session, release: Release, bundle: ReleaseBundle) -> None:
-    row = ReleaseRow(
-        release_id=release.release_id,
-        policy=release.policy,
-        sequence=release.sequence,
-        weights=release.weights,
-        payload=release.model_dump_json(),
-        bundle=bundle.model_dump_json(),
-        created_at=release.released_at,
-    )
-    session.add(row)
-    try:
-        session.flush()
-    except exc.IntegrityError as error:
-        raise ConflictError(
-            f"{release.release_id} to be the next release",
-            got="another release made at the same time",
-            mend="Look at what serves now and try again.",
-        ) from error
-
-
-def _check_follows(
-    session: Session, candidate: PolicyCandidate, decision: Decision, top: Release | None
-) -> None:
-    used = [
-        r
-        for r in release_rows(session, candidate.policy)
-        if read_release(r).decision_digest == decision.digest()
-    ]
-    if used:
-        raise ConflictError(
-            "an approval that was not used yet",
-            got=f"{decision.decision_id}, which {used[-1].release_id} stands on",
-            mend=f"`tacit rollback --to {used[-1].release_id}` serves those weights again.",
-        )
-    serving = None if top is None else top.weights
-    if candidate.parent != serving:
-        # Else what a rollback took out would come back inside the next candidate.
-        raise ConflictError(
-            f"a candidate trained from what serves now, {serving}",
-            got=f"{candidate.candidate_id} trained from {candidate.parent}",
-            mend="Let the next cycle train from what serves now.",
-        )
-
-
-def _check_in_time(decision: Decision, now: datetime) -> None:
-    if decision.valid_until is not None and decision.valid_until < now:
-        raise ConflictError(
-            f"a promotion before the approval expired at {decision.valid_until.isoformat()}",
-            got=now.isoformat(),
-            mend="The next cycle makes a new candidate to decide on.",
-        )

@@ -16,12 +16,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from deploy.chat import Asker, Record, Recorder, Step, stream, submit, wait
+from deploy.chat import Asker, Record, Recorder, Step, submit, wait
 from deploy.engines.base import Engine
-from deploy.engines.transformers import TransformersEngine
+from deploy.engines.create import create_engine
 from deploy.openai_fields import parse_request
 from deploy.openai_format import install_openai_errors, model_entry, policy_version
 from deploy.openai_requests import ChatRequest, TextRequest
+from deploy.stream import stream
 from deploy.watch import ReleaseWatcher
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
@@ -54,12 +55,7 @@ def create_app(
     ``record`` is called with each interaction on a thread of its own, and ``on_close`` after the
     last. ``engine`` is the embedded one unless another is passed in.
     """
-    engine = engine or TransformersEngine(
-        store,
-        max_batch_size=settings.deploy.max_batch_size,
-        max_queue=settings.deploy.max_queue,
-        device=settings.deploy.device,
-    )
+    engine = engine or create_engine(settings, store)
     watcher = ReleaseWatcher(settings, db=db, engine=engine, store=store, verifier=verifier)
     recorder = Recorder(record, settings)
 

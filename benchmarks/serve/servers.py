@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,15 +12,15 @@ from typing import NamedTuple
 
 import httpx
 
+from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings, load_settings
-from tacit.contracts import Digest, Release
+from tacit.contracts import Digest, Release, utc_now
 from tacit.database import Database
 from tacit.keys import KeyStore
 from tacit.principal import Scope
 from tacit.signing import Signer
 from tacit.start import prepare
 from tacit.supervisor import Supervisor
-from tests.conftest import free_port
 from tests.deploy.scenes import Line, evidence, genesis
 
 START_TIMEOUT_S = 180.0
@@ -69,7 +70,7 @@ class Served(NamedTuple):
 @contextmanager
 def tacit_server(home: Path, folders: tuple[Path, Path]) -> Iterator[Served]:
     """The serving process as ``tacit up`` starts it, on the first of two released policies."""
-    settings = load_settings(home=home, deploy={"port": free_port(), "device": "cpu"})
+    settings = load_settings(home=home, deploy={"port": _free_port(), "device": "cpu"})
     prepare(settings)
     database = Database(settings.resolved_database_url)
     key = KeyStore(database).create("bench", scopes={Scope.SEND}, source="bench")
@@ -91,7 +92,7 @@ def transformers_server(
     python: str, model: Path, log: Path, *, continuous_batching: bool
 ) -> Iterator[Server]:
     """``transformers serve`` of the environment that ``python`` belongs to."""
-    port = free_port()
+    port = _free_port()
     flags = CB_FLAGS if continuous_batching else ()
     command = [python, "-c", "from transformers.cli.transformers import main; main()", "serve"]
     command += [str(model), "--device", "cpu", "--port", str(port), *flags]
@@ -111,10 +112,13 @@ def transformers_server(
             process.wait()
 
 
-def _line(settings: Settings, database: Database) -> Line:
-    from tacit.checkpoints import CheckpointStore
-    from tacit.contracts import utc_now
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
+
+def _line(settings: Settings, database: Database) -> Line:
     store = CheckpointStore(settings.checkpoints_path)
     return Line(database, store, Signer.load_or_create(settings.keys_path), now=utc_now())
 

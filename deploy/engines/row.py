@@ -57,9 +57,15 @@ class Row:
             or self.ticket.abandoned.is_set()
         )
         if self.done:
-            self._finish(ended)
+            self._finish(ended=ended)
         elif request.on_delta is not None:
             self._tell(self._trim(_presentable(text, request.stop)))
+
+    def end(self) -> None:
+        """Answer the ticket with what there is: the policy says no more."""
+        if not self.done:
+            self.done = True
+            self._finish(ended=False, reason="stop")
 
     def fail(self, error: BaseException) -> None:
         """Answer the ticket with ``error`` unless it is answered already."""
@@ -67,12 +73,13 @@ class Row:
         if not self.ticket.future.done():
             self.ticket.future.set_exception(error)
 
-    def _finish(self, ended: bool) -> None:
+    def _finish(self, *, ended: bool, reason: FinishReason = "length") -> None:
         ids = self._ids[:-1] if ended else self._ids
         text: str = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
         cuts = [at for at in (text.find(stop) for stop in self.request.stop) if at >= 0]
         text = self._trim(text[: min(cuts, default=len(text))])
-        reason: FinishReason = "stop" if ended or cuts else "length"
+        if ended or cuts:
+            reason = "stop"
         if self.request.on_delta is not None:
             self._tell(text)
         generation = Generation(

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import torch
 
-from deploy.engines.base import ContextLengthError, GenerationRequest, QueueFullError, Ticket
+from deploy.engines.base import GenerationRequest, QueueFullError, Ticket
 from deploy.engines.batch import RunningBatch
+from deploy.engines.bind import bind
 from deploy.engines.row import Row
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message, SamplingParameters
@@ -153,26 +154,8 @@ class TransformersEngine:
 
 
 def _bind(request: GenerationRequest, policy: Policy) -> Row:
-    prompt_ids = _prompt_ids(request, policy)
-    max_tokens = request.sampling.max_tokens
-    context = getattr(policy.model.config, "max_position_embeddings", None)
-    if context is not None and len(prompt_ids) + max_tokens > context:
-        if not request.fit_context or len(prompt_ids) >= context:
-            raise ContextLengthError(
-                f"prompt and completion of at most {context} tokens together",
-                got=f"{len(prompt_ids)} of the prompt and {max_tokens} of the completion",
-                mend="Shorten the messages or max_tokens.",
-            )
-        max_tokens = context - len(prompt_ids)
-    return Row(request, policy, prompt_ids=prompt_ids, max_tokens=max_tokens)
-
-
-def _prompt_ids(request: GenerationRequest, policy: Policy) -> list[int]:
-    if not isinstance(request.prompt, str):
-        return policy.prompt_ids(request.prompt)
-    ids: list[int] = policy.tokenizer(request.prompt)["input_ids"]
-    # A model needs something to go on from.
-    return ids or [policy.tokenizer.eos_token_id]
+    context: int | None = getattr(policy.model.config, "max_position_embeddings", None)
+    return bind(request, policy, context=context)
 
 
 def _warm_up(policy: Policy) -> None:

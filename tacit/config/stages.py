@@ -79,6 +79,10 @@ class DeploySettings(Section):
     host: str = "127.0.0.1"
     port: Port = 8001
     """OpenAI-compatible API."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates: the embedded engine, or a running vLLM server."""
+    vllm_url: str = "http://127.0.0.1:8000"
+    """The vLLM server. Its key, if it wants one, stands in ``TACIT_VLLM_API_KEY``."""
     max_new_tokens: Count = 256
     """Upper limit of ``max_tokens`` in a request."""
     max_batch_size: Count = 32

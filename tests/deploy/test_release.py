@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.release import _insert
+from deploy.admit import insert_release
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import DecisionOutcome, Release
 from tacit.database import Database
@@ -343,5 +343,5 @@ def test_two_releases_never_share_a_sequence(
     first = scene.first()
     bundle = scene.bundle(first)
     with pytest.raises(ConflictError, match="made at the same time"), database.session() as session:
-        _insert(session, first, bundle)
+        insert_release(session, first, bundle)
     assert scene.desk.history("default") == [first]
