@@ -6,7 +6,7 @@ no question reads a whole table.
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, tuple_, union_all
 
 from collector.tables import EventRow
 from collector.triage.quarantine import Cursor
@@ -15,6 +15,11 @@ from tacit.database import Database
 
 MAX_READ = 20_000
 """Newest events whose words are looked at."""
+
+_FEW = frozenset(
+    {EventStatus.HELD, EventStatus.QUARANTINED, EventStatus.DEAD_LETTER, EventStatus.ERASED}
+)
+"""Statuses of so few events that these are sorted; others are read off in order of screening."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class EventSearch:
         if wanted.text is None:
             return self._select(conditions, limit)
         named = self._select([*conditions, _named(wanted.text)], limit)
-        return named or self._select([*conditions, self._says(wanted.text)], limit)
+        return named or self._select([*conditions, _says(wanted.text)], limit)
 
     def get(self, event_key: str) -> EventRow | None:
         """One event of the policy line, if it was screened."""
@@ -68,7 +73,7 @@ class EventSearch:
             ends = session.execute(select(first, last).where(EventRow.batch_id == batch_id)).one()
             if ends[0] is None:
                 return 0, 0
-            between = (EventRow.policy == self._policy, EventRow.sequence.between(*ends))
+            between = (_of_line(self._policy), EventRow.sequence.between(*ends))
             query = select(func.count(), func.count().filter(quarantined)).where(*between)
             num_events, num_quarantined = session.execute(query).one()
         return num_events, num_quarantined
@@ -84,15 +89,9 @@ class EventSearch:
         conditions = [column == value for column, value in exact.items() if value is not None]
         if wanted.hidden:
             conditions.append(EventRow.status.not_in(sorted(wanted.hidden)))
-        return [EventRow.policy == self._policy, *conditions]
-
-    def _says(self, text: str) -> ColumnElement[bool]:
-        newest = select(func.max(EventRow.sequence)).scalar_subquery()
-        words = [
-            column.icontains(text, autoescape=True)
-            for column in (EventRow.payload, EventRow.interaction)
-        ]
-        return (EventRow.sequence > newest - MAX_READ) & or_(*words)
+        few = wanted.status in _FEW and wanted.text is None
+        line = EventRow.policy == self._policy if few else _of_line(self._policy)
+        return [line, *conditions]
 
     def _select(self, conditions: list[ColumnElement[bool]], limit: int) -> list[EventRow]:
         newest_first = (EventRow.sequence.desc(), EventRow.event_key.desc())
@@ -101,6 +100,23 @@ class EventSearch:
             return list(session.scalars(query))
 
 
+def _of_line(policy: str) -> ColumnElement[bool]:
+    """The policy line, said so that no index on it is taken: nearly all events are of one."""
+    return EventRow.policy.concat("") == policy
+
+
 def _named(text: str) -> ColumnElement[bool]:
-    names = (EventRow.event_key, EventRow.event_id, EventRow.subject_id)
-    return or_(*(name == text for name in names))
+    columns = (EventRow.event_key, EventRow.event_id, EventRow.subject_id)
+    # One look into an index each; an OR would read every event.
+    return EventRow.event_key.in_(
+        union_all(*(select(EventRow.event_key).where(column == text) for column in columns))
+    )
+
+
+def _says(text: str) -> ColumnElement[bool]:
+    newest = select(func.max(EventRow.sequence)).scalar_subquery()
+    words = [
+        column.icontains(text, autoescape=True)
+        for column in (EventRow.payload, EventRow.interaction)
+    ]
+    return (EventRow.sequence > newest - MAX_READ) & or_(*words)

@@ -28,6 +28,8 @@ class Era(NamedTuple):
     """``serving``, ``replaced`` or ``rolled back``."""
     how: str
     """How it came to serve, in words."""
+    reason: str | None
+    """Of a rollback."""
     case: Case | None
     """The candidate's, where the weights came through the gate."""
     lasted: timedelta
@@ -117,7 +119,8 @@ def _eras(
             Era(
                 release=release,
                 state=state,
-                how=_how(release, newest_first[place + 1 :], reasons),
+                how=_how(release, newest_first[place + 1 :]),
+                reason=reasons.get(release.release_id),
                 case=case,
                 lasted=until - release.released_at,
                 goes_back_to=release.weights != newest_first[0].weights,
@@ -127,12 +130,11 @@ def _eras(
     return eras
 
 
-def _how(release: Release, earlier: Sequence[Release], reasons: Mapping[str, str]) -> str:
-    if release.rollback_of is not None:
-        target = next((r.release_id for r in earlier if r.weights == release.weights), "")
-        reason = reasons.get(release.release_id)
-        return f"rolled back to {target}" + (f": {reason}" if reason else "")
-    return "first release" if release.sequence == 0 else "promoted"
+def _how(release: Release, earlier: Sequence[Release]) -> str:
+    if release.rollback_of is None:
+        return "first release" if release.sequence == 0 else "promoted"
+    target = next((r.release_id for r in earlier if r.weights == release.weights), "")
+    return f"rolled back to {target}"
 
 
 def _rollout(newest_first: Sequence[Release], replicas: Sequence[Replica]) -> Rollout:

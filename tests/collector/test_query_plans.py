@@ -6,7 +6,9 @@ from typing import Any
 from sqlalchemy import event as sql_event
 
 from collector.consume import Consumer
-from tacit.contracts import utc_now
+from collector.triage.quarantine import Cursor
+from collector.triage.search import EventFilter, EventSearch
+from tacit.contracts import EventStatus, utc_now
 from tests.builders import event, interaction, recorded, user
 from tests.collector.conftest import MakeRoom, Room
 from tests.collector.test_consume import about, record
@@ -100,6 +102,29 @@ def test_candidates_of_a_batch_are_found_by_index(make: MakeRoom) -> None:
     candidates = CandidateStore(room.database)
     ((statement, parameters),) = statements_of(room, lambda: candidates.of_batch("b-1")).items()
     assert scanned(room, statement, parameters) == []
+
+
+def test_a_search_for_a_person_reads_no_more_than_it_shows(make: MakeRoom) -> None:
+    room = make()
+    fill(room)
+    search, cursor = EventSearch(room.database, "default"), Cursor(1_000, "x")
+    few, hidden = EventStatus.QUARANTINED, frozenset({EventStatus.QUARANTINED})
+    expected = {
+        EventFilter(): "ix_events_sequence (sequence<?)",
+        EventFilter(status=EventStatus.ACCEPTED): "ix_events_sequence (sequence<?)",
+        EventFilter(hidden=hidden): "ix_events_sequence (sequence<?)",
+        EventFilter(text="parcel"): "ix_events_sequence (sequence>? AND sequence<?)",
+        EventFilter(status=few, reason="x"): "ix_events_ready (policy=? AND status=?)",
+        EventFilter(subject="u-1"): "ix_events_by_subject (subject_id=?)",
+    }
+    for wanted, index in expected.items():
+        statements = statements_of(room, lambda w=wanted: search.page(w, after=cursor))
+        for statement, parameters in statements.items():
+            assert scanned(room, statement, parameters) == [], wanted
+        plan = plan_of(room, statement, parameters)
+        assert any(index in line for line in plan), plan
+    for statement, parameters in statements_of(room, lambda: search.beside("b-1")).items():
+        assert scanned(room, statement, parameters) == []
 
 
 def test_the_check_sees_a_scan(make: MakeRoom) -> None:

@@ -63,7 +63,7 @@ def test_one_click_serves_what_served_before_and_stands_in_the_ledger(database: 
         assert page.index("r-default-1") < page.index("r-default-0")
         assert click(client).status_code == 303
         after = client.get("/releases").text
-        assert "rolled back to r-default-0: rolled back on the review page" in after
+        assert "rolled back to r-default-0 by ada: rolled back on the review page" in after
         assert "back to r-default-0 by ada" in client.get("/audit?kind=rollback").text
     current = made.releases.current("default")
     assert current is not None
@@ -76,7 +76,7 @@ def test_the_reason_given_is_the_one_recorded(made: Desk) -> None:
     with made.client() as client:
         log_in(client, made)
         click(client, reason="It swears.")
-        assert "rolled back to r-default-0: It swears." in client.get("/releases").text
+        assert "rolled back to r-default-0 by ada: It swears." in client.get("/releases").text
 
 
 def test_two_who_click_at_once_go_one_step_back(made: Desk) -> None:
