@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluator.checkers import build_checker
 from evaluator.suites import load_suites, write_suite
 from tacit.contracts import (
     CheckerSpec,
@@ -154,3 +155,16 @@ def test_choices_that_cannot_be_scored_are_refused(
     item = json.dumps({"prompt": "hi", "expected": "x", "choices": choices})
     with pytest.raises(ConfigError, match="choices"):
         load_suites(files(tmp_path, yaml, item))
+
+
+def test_the_examples_can_be_read() -> None:
+    folder = Path(__file__).parents[2] / "examples" / "suites"
+    suites = {suite.name: suite for suite in load_suites(folder)}
+    assert {suite.checker.type for suite in suites.values()} == {
+        "normalised",
+        "json_schema",
+        "choice",
+    }
+    check = build_checker(suites["ticket-json"].checker)
+    answer = '{"queue": "billing", "urgent": true}'
+    assert check(answer, suites["ticket-json"].items[0].expected) == 1
