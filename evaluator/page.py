@@ -5,18 +5,27 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from evaluator.plots import (
+    HISTORY_HEIGHT,
+    HISTORY_WIDTH,
+    WIDTH,
+    Chart,
+    HistoryPlot,
+    draw_budgets,
+    draw_chart,
+    draw_history,
+)
 from tacit.contracts import (
-    Comparison,
     EvalReport,
     GateVerdict,
     ItemResult,
     ReportOutline,
     SuiteResult,
+    short,
 )
 
 MAX_FLIPS = 200
 """Items shown per suite; the report itself has all of them."""
-_WIDTH, _PADDING = 320.0, 8.0
 
 _environment = Environment(
     loader=PackageLoader("evaluator"),
@@ -25,24 +34,16 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.filters["short"] = short
 
 
-class Bar(NamedTuple):
-    """One interval of the chart, in pixels."""
+class Section(NamedTuple):
+    """What is shown of one suite."""
 
-    label: str
-    low: float
-    middle: float
-    high: float
-    text: str
-
-
-class Chart(NamedTuple):
-    """Both intervals of a suite on one axis, in pixels."""
-
-    zero: float
-    margin: float | None
-    bars: tuple[Bar, Bar]
+    suite: SuiteResult
+    chart: Chart
+    history: HistoryPlot | None
+    flips: Sequence[ItemResult]
 
 
 def render_report(
@@ -50,44 +51,30 @@ def render_report(
     *,
     verdict: GateVerdict | None = None,
     history: Sequence[ReportOutline] = (),
-    margin: float | None = None,
 ) -> str:
-    """HTML of ``report``. ``margin`` (a share, e.g. 0.03) draws the drop that is tolerated.
+    """HTML of ``report``, with the budgets of ``verdict`` and what ``history`` said before.
 
     Everything from outside is escaped: answers and prompts may hold markup.
     """
-    suites = [(s, draw_chart(s, margin), flips(s, MAX_FLIPS)) for s in report.suites]
+    sections = [
+        Section(
+            suite,
+            draw_chart(suite, report.tests),
+            draw_history(suite.name, history, report),
+            flips(suite, MAX_FLIPS),
+        )
+        for suite in report.suites
+    ]
     return _environment.get_template("report.html").render(
-        report=report, suites=suites, margin=margin, width=_WIDTH, max_flips=MAX_FLIPS
+        report=report,
+        verdict=verdict,
+        budgets=draw_budgets(verdict),
+        sections=sections,
+        width=WIDTH,
+        history_width=HISTORY_WIDTH,
+        history_height=HISTORY_HEIGHT,
+        max_flips=MAX_FLIPS,
     )
-
-
-def draw_chart(suite: SuiteResult, margin: float | None) -> Chart:
-    """Where the intervals of ``suite``, the zero line and the margin lie on a common axis."""
-    comparisons = (suite.versus_champion, suite.versus_anchor)
-    ends = [0.0, *(e for c in comparisons for e in (c.ci_low, c.ci_high))]
-    if margin is not None:
-        ends.append(-margin)
-    low, high = min(ends), max(ends)
-    span = (high - low) or 1.0
-
-    def pixel(value: float) -> float:
-        return round(_PADDING + (value - low) / span * (_WIDTH - 2 * _PADDING), 1)
-
-    def bar(label: str, c: Comparison) -> Bar:
-        return Bar(label, pixel(c.ci_low), pixel(c.difference), pixel(c.ci_high), in_words(c))
-
-    return Chart(
-        zero=pixel(0.0),
-        margin=None if margin is None else pixel(-margin),
-        bars=(bar("champion", comparisons[0]), bar("anchor", comparisons[1])),
-    )
-
-
-def in_words(comparison: Comparison) -> str:
-    """Difference and interval in percentage points."""
-    low, high = 100 * comparison.ci_low, 100 * comparison.ci_high
-    return f"{100 * comparison.difference:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def flips(suite: SuiteResult, limit: int) -> Sequence[ItemResult]:

@@ -16,6 +16,7 @@ from deploy.api import create_router as deploy_router
 from deploy.release import ReleaseDesk
 from gatekeeper.api import create_router as gatekeeper_router
 from gatekeeper.campaign import Campaigns
+from gatekeeper.campaign_api import create_router as campaign_router
 from gatekeeper.courier import Courier
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.dossier import LoopStatus
@@ -84,12 +85,14 @@ def create_control(settings: Settings) -> ASGIApp:
         gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy, tokens=tokens)
     )
     app.include_router(create_webhook_router(courier, keys))
+    campaigns = Campaigns(database, lock=ledger.lock, journal=ledger.append)
+    app.include_router(campaign_router(campaigns, keys, settings.gatekeeper, policy=policy))
     app.include_router(deploy_router(desk, keys, policy, on_rollback))
     review = Review(
         gatekeeper=gatekeeper,
         ledger=ledger,
         logbook=Logbook(database),
-        campaigns=Campaigns(database, lock=ledger.lock, journal=ledger.append),
+        campaigns=campaigns,
         candidates=overview,
         feedback=StoredFeedback(settings, database, journal=ledger.append, lineage=lineage),
         releases=StoredReleases(settings, desk, on_rollback),

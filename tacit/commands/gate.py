@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tacit.commands import campaign
 from tacit.commands.options import AsJson, Home, Key, Reason, Url, console, show
 from tacit.remote import Remote
 from tacit.render import OUTCOME_STYLE, STATE_STYLE, candidate_page
@@ -16,6 +17,8 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 2}
 
 app = typer.Typer(help="Gate policies and verdicts.", no_args_is_help=True)
 tokens = typer.Typer(help="Tokens that decide through MLflow.", no_args_is_help=True)
+
+app.add_typer(campaign.app, name="campaign")
 
 PolicyFile = Annotated[Path, typer.Argument(help="A gate policy in YAML.")]
 

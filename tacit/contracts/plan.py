@@ -1,16 +1,28 @@
 """PlannedTest: what the gate will decide a suite on, known before the first item is asked."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
 from tacit.contracts.base import Name, Part
-from tacit.contracts.suite import Suite, SuiteKind
+from tacit.contracts.suite import SuiteKind
 
 Baseline = Literal["champion", "anchor"]
 
 ErrorProbability = Annotated[float, Field(gt=0, lt=0.5)]
 """One-sided: how often a difference just at the threshold is taken for a better one."""
+
+
+class NamedSuite(Protocol):
+    """A suite or the result of one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def kind(self) -> SuiteKind:
+        """What it is evidence of."""
 
 
 class PlannedTest(Part):
@@ -29,6 +41,6 @@ class PlannedTest(Part):
             raise ValueError("expected exactly one of kind and suite")
         return self
 
-    def covers(self, suite: Suite) -> bool:
-        """Whether it is decided on ``suite``."""
+    def covers(self, suite: NamedSuite) -> bool:
+        """Whether it is decided on ``suite``, or on its result."""
         return suite.kind == self.kind or suite.name == self.suite

@@ -61,11 +61,11 @@ class HelpdeskSizes:
     """How many utterances each part gets."""
 
     old_train: int = 4_000
-    old_validation: int = 800
+    old_validation: int = 2_000
     old_test: int = 400
     new_stream: int = 1_600
     new_test: int = 300
-    safety: int = 120
+    safety: int = 160
 
 
 _FULL = HelpdeskSizes()

@@ -1,13 +1,25 @@
 """The campaign's error budget: what is spent stays spent, and fifty retries do not buy a pass."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx import Response
+from typer.testing import CliRunner
 
 from gatekeeper.campaign import Campaign, Campaigns, evidence_digest
+from gatekeeper.campaign_api import create_router
 from gatekeeper.gate import judge
+from tacit.cli import app
+from tacit.config import GatekeeperSettings
 from tacit.contracts import EvalReport, GateVerdict, PolicyCandidate, VariantChoice, VerdictOutcome
 from tacit.contracts.candidate import VariantResult
 from tacit.database import Database
 from tacit.errors import ConflictError, InvalidInputError
+from tacit.http import install_error_handlers
+from tacit.keys import KeyStore, Scope
 from tests.builders import digest, suite_result
 from tests.gatekeeper.builders import (
     Office,
@@ -155,3 +167,49 @@ def test_an_altered_entry_is_not_counted_on(sqlite_database: Database) -> None:
 def test_a_campaign_needs_a_reason(database: Database) -> None:
     with pytest.raises(InvalidInputError):
         desk(office(database)).start("default", by="ada", reason=" ")
+
+
+@pytest.fixture
+def client(sqlite_database: Database) -> Iterator[TestClient]:
+    there = office(sqlite_database)
+    judged(there, numbered(1))
+    app = FastAPI()
+    install_error_handlers(app)
+    keys = KeyStore(sqlite_database)
+    app.include_router(
+        create_router(desk(there), keys, GatekeeperSettings(), policy="default"),
+    )
+    with TestClient(app) as client:
+        client.headers["x-reader"] = keys.create("reader", scopes={Scope.READ})
+        client.headers["x-admin"] = keys.create("ada", scopes={Scope.ADMIN})
+        yield client
+
+
+def call(client: TestClient, verb: str, who: str, **content: object) -> Response:
+    headers = {"Authorization": f"Bearer {client.headers[who]}"}
+    return client.request(verb, "/v1/campaign", headers=headers, **content)  # type: ignore[arg-type]
+
+
+def test_the_api_says_what_is_left_and_only_an_admin_starts_another(client: TestClient) -> None:
+    shown = call(client, "GET", "x-reader").json()
+    assert (shown["campaign"], shown["num_judged"], shown["num_left"]) == ("default-1", 1, 49)
+    body = {"reason": "new suites"}
+    assert call(client, "POST", "x-reader", json=body).status_code == 403
+    assert call(client, "GET", "x-reader").json() == shown
+    started = call(client, "POST", "x-admin", json=body).json()
+    assert (started["campaign"], started["spent"], started["num_left"]) == ("default-2", 0, 50)
+
+
+def test_the_command_shows_and_starts_campaigns(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(method: str, url: str, *, timeout: float, **content: Any) -> Response:
+        return client.request(method, url, **content)
+
+    monkeypatch.setattr("tacit.remote.httpx.request", request)
+    options = ["--url", "http://testserver", "--key", client.headers["x-admin"]]
+    shown = CliRunner().invoke(app, ["gate", "campaign", "show", *options])
+    said = " ".join(shown.output.split())
+    assert "0.001 of 0.05 spent on 1 candidates, enough for 49 more" in said
+    run = ["gate", "campaign", "start", "--reason", "new suites", *options]
+    assert "default-2" in CliRunner().invoke(app, run).output
