@@ -17,6 +17,7 @@ from gatekeeper.ledger import Ledger
 from gatekeeper.ledger_api import create_ledger_router
 from gatekeeper.refusals import MAX_REASON_LENGTH
 from gatekeeper.review_tokens import ReviewTokens
+from gatekeeper.subjects import Related
 from tacit.contracts import DecisionOutcome, Digest, EvalReport, VerdictOutcome
 from tacit.contracts.base import Name, UtcDatetime
 from tacit.http import bearer_principal
@@ -52,8 +53,12 @@ def create_router(
     *,
     policy: Name,
     tokens: ReviewTokens | None = None,
+    related: Related | None = None,
 ) -> APIRouter:
-    """Routes under ``/v1``; ``policy`` is the line listed when a request names none."""
+    """Routes under ``/v1``; ``policy`` is the line listed when a request names none.
+
+    ``related`` names what the ledger says about an event or a subject.
+    """
     router = APIRouter(prefix="/v1", tags=["gatekeeper"])
 
     def principal(request: Request) -> Principal:
@@ -114,7 +119,7 @@ def create_router(
         missing = None if signed else gatekeeper.missing(case)
         return {**_decision(signed), "missing": missing}
 
-    router.include_router(create_ledger_router(ledger, keys))
+    router.include_router(create_ledger_router(ledger, keys, related=related))
     router.include_router(create_gate_router(gatekeeper, candidates, keys, tokens, policy=policy))
     return router
 

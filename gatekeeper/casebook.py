@@ -10,6 +10,7 @@ from gatekeeper.cases import Case, CaseState, SignedDecision, cases_of, find_cas
 from gatekeeper.ledger import Ledger
 from tacit.contracts import Approval, GateVerdict
 from tacit.database import Database
+from tacit.errors import NotFoundError
 from tacit.signing import Signer
 
 
@@ -45,6 +46,14 @@ class CaseBook:
         with self._db.reader() as session:
             case = find_case(session, candidate_id, self._signer)
             return case, find_decision(session, case.verdict.candidate_digest, self._signer)
+
+    def decision_id_of(self, candidate_id: str) -> str | None:
+        """Id of the decision on a candidate; None if it was not judged or not decided."""
+        try:
+            _, decided = self.case(candidate_id)
+        except NotFoundError:
+            return None
+        return None if decided is None else decided.decision.decision_id
 
     def approvals(self, case: Case) -> list[Approval]:
         """Who approved ``case`` so far, oldest first. Raises IntegrityError."""

@@ -15,6 +15,7 @@ from tacit.commands import (
     gate,
     importing,
     keys,
+    lineage,
     quarantine,
     reproduce,
     suites,
@@ -55,6 +56,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suites.app, name="suites")
 app.add_typer(webhooks.app, name="webhooks")
 app.command("consolidate")(consolidate.consolidate)
+app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 
 

@@ -3,8 +3,9 @@
 import importlib.metadata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp
 
@@ -37,6 +38,7 @@ from tacit.http import ErrorAnswer, add_schemas, bearer_principal, install_error
 from tacit.keys import KeyStore, Scope
 from tacit.lineage import FeedbackLineage
 from tacit.overview import Overview
+from tacit.provenance import Provenance
 from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
 
@@ -80,9 +82,18 @@ def create_control(settings: Settings) -> ASGIApp:
     add_schemas(app, FEEDBACK_SCHEMAS)
     install_error_handlers(app)
     lineage = FeedbackLineage(policy, database, desk)
+    provenance = Provenance(policy, database, desk, gatekeeper.decision_id_of)
     served = collector.install(app, journal=ledger.append, lineage=lineage.of)
     app.include_router(
-        gatekeeper_router(gatekeeper, ledger, overview, keys, policy=policy, tokens=tokens)
+        gatekeeper_router(
+            gatekeeper,
+            ledger,
+            overview,
+            keys,
+            policy=policy,
+            tokens=tokens,
+            related=provenance.ledger_subjects,
+        )
     )
     app.include_router(create_webhook_router(courier, keys))
     campaigns = Campaigns(database, lock=ledger.lock, journal=ledger.append)
@@ -116,6 +127,16 @@ def create_control(settings: Settings) -> ASGIApp:
         principal.require(Scope.REVIEW)
         principal.require_target(policy=policy)
         return consolidation.plan() if asked.dry_run else consolidation.ask(by=principal.name)
+
+    @app.get("/v1/lineage")
+    def show_lineage(
+        request: Request, of: Annotated[str, Query(max_length=512)], source: str | None = None
+    ) -> dict[str, Any]:
+        """What a release or candidate learned from; what an event or subject led to."""
+        principal = bearer_principal(keys, request)
+        principal.require(Scope.READ)
+        principal.require_target(policy=policy, source=source)
+        return provenance.of(of, source=source or principal.source)
 
     @app.get("/v1/status")
     def status(request: Request) -> LoopStatus:

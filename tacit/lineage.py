@@ -14,18 +14,26 @@ from tacit.database import Database
 from trainer.store import CandidateStore
 
 MAX_RELEASES = 100
-"""The newest releases looked at; one that is older and carries the batch is not listed."""
+"""The newest releases looked at by default; one that is older and carries it is not listed."""
 _MAX_KNOWN_PARENTS = 10_000
 
 
 class FeedbackLineage:
     """Reads candidates, cycles and releases of one policy line; safe to share between threads."""
 
-    def __init__(self, policy: str, database: Database, releases: ReleaseDesk) -> None:
+    def __init__(
+        self,
+        policy: str,
+        database: Database,
+        releases: ReleaseDesk,
+        *,
+        max_releases: int = MAX_RELEASES,
+    ) -> None:
         self._policy = policy
         self._candidates = CandidateStore(database)
         self._cycles = CycleStore(database)
         self._releases = releases
+        self._max_releases = max_releases
         # The parent of weights never changes, since weights are named by their content.
         self._parents: OrderedDict[Digest, Digest | None] = OrderedDict()
 
@@ -38,11 +46,12 @@ class FeedbackLineage:
         made = self._candidates.of_batch(batch_id)
         taught = {candidate.weights for candidate in made}
         return {
-            "candidates": [self._candidate(candidate) for candidate in made],
-            "releases": self._carriers(taught) if taught else [],
+            "candidates": [self.candidate(candidate) for candidate in made],
+            "releases": self.carriers(taught) if taught else [],
         }
 
-    def _candidate(self, candidate: PolicyCandidate) -> dict[str, Any]:
+    def candidate(self, candidate: PolicyCandidate) -> dict[str, Any]:
+        """``{candidate_id, weights, state}``; the state is that of its cycle."""
         cycle = self._cycles.of_candidate(candidate.candidate_id)
         return {
             "candidate_id": candidate.candidate_id,
@@ -50,14 +59,15 @@ class FeedbackLineage:
             "state": None if cycle is None else cycle.state,
         }
 
-    def _carriers(self, taught: set[Digest]) -> list[dict[str, Any]]:
-        newest_first = self._releases.history(self._policy, limit=MAX_RELEASES)
+    def carriers(self, taught: set[Digest]) -> list[dict[str, Any]]:
+        """Releases whose weights are, or descend from, any of ``taught``; newest first."""
+        newest_first = self._releases.history(self._policy, limit=self._max_releases)
         taken_back = {release.rollback_of for release in newest_first}
         carries = dict.fromkeys(taught, True)
         return [
             {
                 "release_id": release.release_id,
-                "state": _state(release, newest=newest_first[0], taken_back=taken_back),
+                "state": state_of(release, newest=newest_first[0], taken_back=taken_back),
                 "since": release.released_at.isoformat(),
             }
             for release in newest_first
@@ -87,7 +97,8 @@ class FeedbackLineage:
         return self._parents.get(weights)
 
 
-def _state(release: Release, *, newest: Release, taken_back: set[str | None]) -> str:
+def state_of(release: Release, *, newest: Release, taken_back: set[str | None]) -> str:
+    """``serving``, ``replaced`` or ``rolled_back``; ``taken_back`` are ids that rollbacks name."""
     if release.release_id == newest.release_id:
         return "serving"
     return "rolled_back" if release.release_id in taken_back else "replaced"
