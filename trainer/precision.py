@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from trainer.provenance import CPU_INFO, processor_flags
+from trainer.provenance import AMX, CPU_INFO, processor_flags
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -23,7 +23,7 @@ def has_fast_bf16(device: str, *, cpu_info: Path = CPU_INFO) -> bool:
     """Whether bfloat16 matrices have units of their own here: AMX, or a GPU from Ampere on."""
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return "amx_bf16" in processor_flags(cpu_info=cpu_info)
+    return AMX in processor_flags(cpu_info=cpu_info)
 
 
 def resolve_precision(precision: Precision, *, fast_bf16: bool) -> Literal["fp32", "bf16"]:

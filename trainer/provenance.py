@@ -7,9 +7,22 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-LIBRARIES = ("tacit", "torch", "transformers", "peft", "trl", "ray", "safetensors", "tokenizers")
+LIBRARIES = (
+    "tacit",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "numpy",
+    "ray",
+    "safetensors",
+    "tokenizers",
+)
 PROCESSOR = "processor"
 """What the kind of processor is called among the versions of a candidate."""
+AMX = "amx_bf16"
+"""What Linux calls units for products of bfloat16 matrices."""
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -20,12 +33,17 @@ def library_versions() -> dict[str, str]:
 
 
 def processor_kind(device: str, *, cpu_info: Path = CPU_INFO) -> str:
-    """``x86_64 AVX512, Intel(R) Xeon(R) Processor, family 6, model 143``, or a GPU's name."""
+    """``x86_64 AVX512 AMX, Intel(R) Xeon(R) Processor, family 6, model 143``, or a GPU's name.
+
+    Virtual machines may hide units that the model has, so they are named too.
+    """
     import torch  # the driver, which only asks for versions, goes without
 
     if device != "cpu":
         return torch.cuda.get_device_name()
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if AMX in processor_flags(cpu_info=cpu_info):
+        kind += " AMX"
     fields = _first_processor(cpu_info)
     named = [fields.get("model name"), _numbered(fields, "cpu family"), _numbered(fields, "model")]
     return ", ".join([kind, *filter(None, named)])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from benchmarks.update.data import Shape, Term
 
-WARM_UP = 128
+WARM_UP = 64
 """Examples of the round that is thrown away."""
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """glibc keeps what is freed, as Tacit's workers have it."""

@@ -35,8 +35,12 @@ def demo_store() -> Iterator[tuple[CheckpointStore, Digest]]:
 
 def demo_batch(parent: Digest, num_events: int) -> DemoBatch:
     """Events of all kinds, with replay as by default."""
-    events = list(mixed(num_events))
-    rehearsed = replay(num_replay(num_events, TrainerSettings().replay.share))
+    return sealed(parent, list(mixed(num_events)))
+
+
+def sealed(parent: Digest, events: list[ScreenedEvent]) -> DemoBatch:
+    """``events`` with replay as by default."""
+    rehearsed = replay(num_replay(len(events), TrainerSettings().replay.share))
     batch = seal_batch(
         events,
         policy="default",

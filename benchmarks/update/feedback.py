@@ -38,16 +38,12 @@ def mixed(number: int) -> Iterator[ScreenedEvent]:
             Critique(text=f"It should say {ticket.answer}."),
             Rating(value=1, scale=RatingScale(low=1, high=5)),
         )
-        sent = _event(index, ticket, kinds[index % len(kinds)])
-        assert sent.interaction is not None
-        yield ScreenedEvent(
-            event_key=sent.event_key,
-            policy=sent.policy,
-            event=sent,
-            interaction=sent.interaction,
-            weight=1.0,
-            cluster=f"{index:016x}",
-        )
+        yield _screened(_event(index, ticket, kinds[index % len(kinds)]), cluster=index)
+
+
+def screened_corrections(number: int) -> list[ScreenedEvent]:
+    """``corrections`` as screening hands them on."""
+    return [_screened(sent, cluster=index) for index, sent in enumerate(corrections(number))]
 
 
 def replay(number: int) -> list[ReplayExample]:
@@ -57,6 +53,18 @@ def replay(number: int) -> list[ReplayExample]:
         ReplayExample(prompt=prompt(ticket), completion=ticket.answer, origin="anchor")
         for ticket in known
     ]
+
+
+def _screened(sent: FeedbackEvent, *, cluster: int) -> ScreenedEvent:
+    assert sent.interaction is not None
+    return ScreenedEvent(
+        event_key=sent.event_key,
+        policy=sent.policy,
+        event=sent,
+        interaction=sent.interaction,
+        weight=1.0,
+        cluster=f"{cluster:016x}",
+    )
 
 
 def _tickets(number: int) -> Iterator[Utterance]:
