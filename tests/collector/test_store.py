@@ -33,6 +33,17 @@ def test_take_is_in_order_and_assign_takes_out(room: Room) -> None:
     assert taken[0].cluster == cluster_of("apple")
 
 
+def test_clusters_in_any_batch_are_trained_ones(room: Room) -> None:
+    keys = fill(room)
+    assert room.store.trained_clusters("default") == set()
+    with room.database.session() as session:
+        room.store.assign(session, keys[:2], batch_id="b-1")
+    with room.database.session() as session:
+        room.store.set_aside(session, ["b-1"], reason="rejected_candidate")
+    assert room.store.trained_clusters("default") == {cluster_of("apple"), cluster_of("bread")}
+    assert room.store.trained_clusters("another") == set()
+
+
 def test_no_event_is_in_two_batches_and_a_refused_batch_takes_none(room: Room) -> None:
     keys = fill(room)
     with room.database.session() as session:
