@@ -31,22 +31,17 @@ logger = logging.getLogger(__name__)
 _NICE = {"screening": 5, "loop": 5}
 """Nobody waits for these; where CPUs are scarce, those who are answered come first. The workers of
 a Ray that the loop starts are as nice as it is."""
-_CONTROL_SWITCH_S = 0.0001
-_CONTROL_GC_THRESHOLD = 50_000
+_SWITCH_S = 0.0001
+_GC_THRESHOLD = 50_000
 
 
 def run_control(settings: Settings) -> None:
     """Serve the control application until terminated."""
     from tacit.control import create_control
 
-    # An acknowledgement goes from thread to thread and back; by default each may wait 5 ms.
-    sys.setswitchinterval(_CONTROL_SWITCH_S)
     collector = settings.collector
     app = create_control(settings)
-    # What is loaded by now stays. To look through it again and again would make requests wait.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_CONTROL_GC_THRESHOLD)
+    _answer_quickly()
     _serve(app, collector.host, collector.port)
 
 
@@ -54,7 +49,9 @@ def run_serving(settings: Settings) -> None:
     """Serve the policy until terminated."""
     from tacit.serving import create_serving_app
 
-    _serve(create_serving_app(settings), settings.deploy.host, settings.deploy.port)
+    app = create_serving_app(settings)
+    _answer_quickly()
+    _serve(app, settings.deploy.host, settings.deploy.port)
 
 
 def run_screening(settings: Settings) -> None:
@@ -139,6 +136,15 @@ def _kill_group_on_exit(child: subprocess.Popen[bytes]) -> None:
 
     _on_orphaned.append(kill)
     signal.signal(signal.SIGTERM, terminate)
+
+
+def _answer_quickly() -> None:
+    # An answer goes from thread to thread and back; by default each may wait 5 ms.
+    sys.setswitchinterval(_SWITCH_S)
+    # What is loaded by now stays. To look through it again and again would make requests wait.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _serve(app: ASGIApp, host: str, port: int) -> None:
