@@ -3,9 +3,11 @@
 Called by ``tacit/keys.py`` inside its transactions.
 """
 
+import getpass
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +23,30 @@ from tacit.principal import Scope
 # Parentheses mark names that were taken from their key, and the column holds 128 characters.
 _NAME = re.compile(r"[^\x00-\x20\x7f()](?:[^\x00-\x1f\x7f()]{0,94}[^\x00-\x20\x7f()])?")
 _BOUND: TypeAdapter[str | None] = TypeAdapter(Name | None)
+
+Journal = Callable[[Session, str, str, dict[str, object]], None]
+"""Appends ``(kind, subject, body)`` to the ledger within the session's transaction."""
+
+
+def public_fields(row: ApiKeyRow) -> dict[str, object]:
+    """What the ledger says of a key: all but its secret, and who changed it."""
+    return {
+        "key_id": row.key_id,
+        "kind": row.kind,
+        "scopes": row.scopes.split(),
+        "source": row.source,
+        "policy": row.policy,
+        "expires_at": None if row.expires_at is None else row.expires_at.isoformat(),
+        "by": _system_user(),
+    }
+
+
+def _system_user() -> str:
+    """Keys are changed on the machine of the service: its user is who did it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def require_usable(row: ApiKeyRow, now: datetime) -> None:

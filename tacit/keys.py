@@ -8,18 +8,28 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from tacit.contracts import utc_now
 from tacit.database import Database
-from tacit.errors import ConfigError, InvalidInputError, NotAuthenticatedError, UnavailableError
-from tacit.key_changes import end, insert, require_key_name, require_usable, rows_of, successor
+from tacit.errors import ConfigError, InvalidInputError, NotAuthenticatedError
+from tacit.key_changes import (
+    Journal,
+    end,
+    insert,
+    public_fields,
+    require_key_name,
+    require_usable,
+    rows_of,
+    successor,
+)
 from tacit.key_rows import ApiKeyRow, KeyInfo, KeyKind, info_of, plain_name
+from tacit.key_signers import WebhookKey, signers_of
 from tacit.key_text import KeyText, is_endpoint, key_id_of, new_endpoint, secret_hash
 from tacit.principal import Principal, Scope
-from tacit.secrets_file import MASTER_NAME, MasterSecret
+from tacit.secrets_file import MasterSecret
 
 __all__ = [
     "ApiKeyRow",
@@ -33,17 +43,10 @@ __all__ = [
 ]
 
 
-class WebhookKey(NamedTuple):
-    """Who a webhook's deliveries come from, and the ``whsec_…`` that signs them."""
-
-    principal: Principal
-    secret: str
-
-
 class KeyStore:
     """Creates, authenticates, rotates and revokes keys; safe to share between threads.
 
-    ``master`` is needed for webhook keys alone.
+    ``master`` is needed for webhook keys alone. Changes of keys go to ``journal``, the ledger.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class KeyStore:
         database: Database,
         *,
         master: MasterSecret | None = None,
+        journal: Journal | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
+        self._journal = journal
         self._master = master
         self._clock = clock
 
@@ -92,6 +97,7 @@ class KeyStore:
                 session.flush()
             text = self._give_secret(row, after=None)
             insert(session, row)
+            self._note(session, "key_created", row)
         return text
 
     def rotate(self, name: str, *, grace_s: float) -> str:
@@ -114,6 +120,7 @@ class KeyStore:
             session.flush()
             text = self._give_secret(row, after=old)
             insert(session, row)
+            self._note(session, "key_rotated", row, grace_s=grace_s)
         return text
 
     def revoke(self, name: str) -> None:
@@ -122,7 +129,9 @@ class KeyStore:
         Raises NotFoundError.
         """
         with self._database.session() as session:
-            for row in rows_of(session, name):
+            held, *older = rows_of(session, name)
+            self._note(session, "key_revoked", held)
+            for row in (held, *older):
                 end(row, self._clock(), grace_s=0)
 
     def authenticate(self, key: str | None) -> Principal:
@@ -175,7 +184,7 @@ class KeyStore:
                 got="one that is unknown, was revoked or has expired",
                 mend="`tacit keys create NAME --webhook --source S` makes one.",
             )
-        return self._signers(in_force)
+        return signers_of(in_force, self._require_master())
 
     def in_force(self) -> list[KeyInfo]:
         """What may be shown of all keys in force, by name."""
@@ -208,22 +217,9 @@ class KeyStore:
         row.secret_hash = secret_hash(secret)
         return secret
 
-    def _signers(self, rows: Sequence[ApiKeyRow]) -> list[WebhookKey]:
-        master = self._require_master()
-        secrets_of = [(row, master.webhook_secret(row.key_id)) for row in rows]
-        signers = [
-            WebhookKey(row.principal(), secret)
-            for row, secret in secrets_of
-            if secrets.compare_digest(row.secret_hash, secret_hash(secret))
-        ]
-        if not signers:
-            raise UnavailableError(
-                f"the master secret that made the webhook {plain_name(rows[0].name)}",
-                got="another one",
-                mend=f"Put <home>/keys/{MASTER_NAME} back, or run `tacit keys rotate` with the "
-                "home of the service.",
-            )
-        return signers
+    def _note(self, session: Session, kind: str, row: ApiKeyRow, **more: object) -> None:
+        if self._journal is not None:
+            self._journal(session, kind, row.name, {**public_fields(row), **more})
 
     def _require_master(self) -> MasterSecret:
         if self._master is None:

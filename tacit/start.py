@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Digest
@@ -22,8 +23,8 @@ def prepare(settings: Settings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     database = Database(settings.resolved_database_url)
     database.migrate()
-    Signer.load_or_create(settings.keys_path)
-    keys = KeyStore(database)
+    ledger = Ledger(database, Signer.load_or_create(settings.keys_path))
+    keys = KeyStore(database, journal=ledger.append)
     ensure_key(keys, settings, "admin", {Scope.ADMIN})
     ensure_key(keys, settings, "product", {Scope.SEND}, source=PRODUCT_SOURCE)
     database.dispose()

@@ -129,11 +129,15 @@ def _span(span: timedelta) -> str:
 
 
 def _key_store(home: Path | None) -> "KeyStore":
+    from gatekeeper.ledger import Ledger
     from tacit.database import Database
     from tacit.keys import KeyStore
     from tacit.secrets_file import MasterSecret
+    from tacit.signing import Signer
 
     settings = load_settings(home=home)
     database = Database(settings.resolved_database_url)
     database.migrate()
-    return KeyStore(database, master=MasterSecret.load_or_create(settings.keys_path))
+    ledger = Ledger(database, Signer.load_or_create(settings.keys_path))
+    master = MasterSecret.load_or_create(settings.keys_path)
+    return KeyStore(database, master=master, journal=ledger.append)

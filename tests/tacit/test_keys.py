@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
+from gatekeeper.ledger import Ledger
 from tacit.contracts import Rating, RatingScale
 from tacit.database import Database
 from tacit.errors import (
@@ -34,6 +35,7 @@ from tacit.errors import (
 from tacit.http import bearer_principal, error_response, install_error_handlers
 from tacit.keys import ApiKeyRow, KeyStore, Principal, Scope
 from tacit.secrets_file import MasterSecret, load_or_create_secret
+from tacit.signing import Signer
 from tests.builders import MOMENT, event, interaction
 
 TACIT = Path(sys.executable).with_name("tacit")
@@ -470,3 +472,24 @@ def test_refusals_on_the_command_line(tmp_path: Path, words: list[str], message:
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_changes_of_keys_are_entries_of_the_ledger_without_their_secrets(
+    database: Database, tmp_path: Path
+) -> None:
+    ledger = Ledger(database, Signer.load_or_create(tmp_path))
+    keys = KeyStore(database, journal=ledger.append)
+    texts = [keys.create("shop", scopes={Scope.SEND}, source="shop")]
+    texts.append(keys.rotate("shop", grace_s=60))
+    keys.revoke("shop")
+    entries = ledger.find("shop")
+    assert [entry.kind for entry in entries] == ["key_created", "key_rotated", "key_revoked"]
+    assert entries[0].body()["scopes"] == ["send"]
+    assert all(entry.body()["by"] for entry in entries)
+    said = "".join(entry.entry for entry in entries)
+    assert not any(text.split(".")[-1] in said for text in texts)
+    keys.create("ada", scopes={Scope.READ})
+    with pytest.raises(ConflictError):
+        keys.create("ada", scopes={Scope.READ})
+    assert len(ledger.find("ada")) == 1
+    assert ledger.verify().ok
