@@ -7,6 +7,7 @@ script, and read who visits through ``visits.py``. Layout is in ``gatekeeper/tem
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
@@ -67,9 +68,9 @@ def create_pages(
     add_releases(router, visits, gatekeeper, review.releases, logbook, policy=policy, clock=clock)
     add_audit(router, visits, review.ledger, logbook)
 
-    @router.get("/static/style.css")
-    def stylesheet() -> Response:
-        path = FOLDER / "static" / "style.css"
+    @router.get("/static/{name}.css")
+    def stylesheet(name: Literal["style", "pages"]) -> Response:
+        path = FOLDER / "static" / f"{name}.css"
         return FileResponse(path, media_type="text/css", headers={"Cache-Control": "no-cache"})
 
     return router

@@ -75,9 +75,9 @@ def helpdesk_report(about: PolicyCandidate, *, poisoned: bool = False) -> EvalRe
         "old-world",
         candidate=0.943,
         champion=0.949,
-        anchor=0.951,
+        anchor=0.947,
         versus_champion=comparison(-0.006, half_width=0.011),
-        versus_anchor=comparison(-0.008, half_width=0.012),
+        versus_anchor=comparison(-0.004, half_width=0.012),
         items=tuple(old),
     )
     suites = (

@@ -1,9 +1,8 @@
 """A whole review desk for tests: keys, an app with API and pages, and a reader kept in memory."""
 
-import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from deploy.release import ReleaseDesk
 from deploy.tables import ReplicaRow
 from gatekeeper.api import create_router
 from gatekeeper.campaign import Campaigns
-from gatekeeper.dossier import LoopStatus
 from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
 from gatekeeper.review_tokens import ReviewTokens
@@ -34,59 +32,17 @@ from tacit.contracts import (
     short,
     utc_now,
 )
-from tacit.cycles import CycleState
 from tacit.database import Database
 from tacit.desks import StoredFeedback, StoredReleases
-from tacit.errors import NotFoundError
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
 from tacit.lineage import FeedbackLineage
 from tests.builders import MOMENT, batch, candidate, digest
 from tests.gatekeeper.builders import Office, good_report, office
+from tests.gatekeeper.reader import MemoryReader
 
 SECRET = "a secret for tests"
 SESSION_TTL_S = 3600.0
-
-
-@dataclass
-class MemoryReader:
-    """A CandidateReader on dictionaries."""
-
-    candidates: dict[str, PolicyCandidate] = field(default_factory=dict)
-    reports: dict[Digest, EvalReport] = field(default_factory=dict)
-    events: list[ScreenedEvent] = field(default_factory=list)
-    url: str | None = "http://127.0.0.1:5000/#/experiments/1/runs/4f2a"
-
-    def candidate(self, candidate_id: str) -> PolicyCandidate:
-        if candidate_id not in self.candidates:
-            raise NotFoundError("a candidate", got=candidate_id)
-        return self.candidates[candidate_id]
-
-    def report(self, candidate_digest: Digest) -> EvalReport | None:
-        return self.reports.get(candidate_digest)
-
-    def learned(self, candidate_id: str) -> Sequence[ScreenedEvent]:
-        return self.events
-
-    def mlflow_url(self, candidate_id: str) -> str | None:
-        return self.url
-
-    def status(self) -> LoopStatus:
-        return LoopStatus(
-            policy="default",
-            cycle_id="default-7",
-            cycle_state=CycleState.AWAITING_DECISION,
-            events={
-                EventStatus.ACCEPTED: 1_284,
-                EventStatus.HOLDOUT: 141,
-                EventStatus.QUARANTINED: 38,
-                EventStatus.HELD: 3,
-                EventStatus.DEAD_LETTER: 0,
-            },
-            release_id="r-default-6",
-            weights=digest("champion"),
-            mlflow_url="http://127.0.0.1:5000",
-        )
 
 
 @dataclass
@@ -233,27 +189,6 @@ def desk(
         "bound": keys.create("bo", scopes=both, source="shop"),
     }
     return Desk(desk_office, reader, app, made, releases, checkpoints, review, weights)
-
-
-def token(page: str) -> str:
-    """The CSRF token of a form."""
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
-    assert found
-    return found[1]
-
-
-def log_in(client: TestClient, made: Desk, who: str = "reviewer", *, target: str = "/") -> Any:
-    """Log in with the key of ``who``; the answer to the form."""
-    csrf = token(client.get("/login").text)
-    return client.post("/login", data={"key": made.keys[who], "csrf": csrf, "next": target})
-
-
-def decision_form(page: str, **fields: str) -> dict[str, str]:
-    """The fields of the form on a candidate's page, filled in to approve."""
-    seen = re.search(r'name="verdict_digest" value="([^"]+)"', page)
-    assert seen
-    form = {"csrf": token(page), "verdict_digest": seen[1], "outcome": "approved", "reason": "good"}
-    return {**form, **fields}
 
 
 def _set_aside(events: EventStore, session: Session, batches: Sequence[Digest]) -> None:

@@ -9,7 +9,8 @@ from gatekeeper.ledger import verify_export
 from gatekeeper.pages import audit as audit_page
 from gatekeeper.proofs import InclusionProof, check_inclusion
 from tacit.database import Database
-from tests.gatekeeper.scenes import Desk, desk, log_in
+from tests.gatekeeper.forms import log_in
+from tests.gatekeeper.scenes import Desk, desk
 
 
 @pytest.fixture

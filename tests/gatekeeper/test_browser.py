@@ -1,25 +1,21 @@
 """The review pages in a real browser, with the keyboard, and with script switched off."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from deploy.server import create_app
 from gatekeeper.gate import judge
-from tacit.config import load_settings
 from tacit.contracts import Critique, DecisionOutcome, EventStatus, PolicyCandidate
 from tacit.database import Database
-from tacit.keys import KeyStore
 from tests.builders import item_result, screened
 from tests.conftest import skip_or_fail
-from tests.deploy.scenes import checkpoint, listening, until
+from tests.deploy.scenes import checkpoint, listening
 from tests.gatekeeper.builders import good_report, holdout, numbered, shipped_policy
 from tests.gatekeeper.helpdesk import helpdesk_events, helpdesk_report
 from tests.gatekeeper.scenes import Desk, desk
+from tests.gatekeeper.walks import decide, log_in, serving, walk_to
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +28,6 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 20_000
-ASKED = [{"role": "user", "content": "where is it"}]
 
 
 @pytest.fixture
@@ -66,69 +61,14 @@ def page(chromium: Any) -> Iterator[Any]:
     context.close()
 
 
-class Product:
-    """What a product that asks the policy is answered."""
-
-    def __init__(self, url: str, made: Desk) -> None:
-        self._url = url
-        self._made = made
-
-    def wait_for(self, release_id: str) -> str:
-        """Its answer once ``release_id`` serves, with the version that gave it."""
-        until(lambda: httpx.get(f"{self._url}/readyz").text.find(release_id) >= 0)
-        answer = httpx.post(
-            f"{self._url}/v1/chat/completions",
-            headers={"Authorization": f"Bearer {self._made.keys['sender']}"},
-            json={"model": "default", "temperature": 0, "messages": ASKED},
-            timeout=60,
-        )
-        told = answer.raise_for_status().json()
-        return f"{told['model']}: {told['choices'][0]['message']['content']}"
-
-
-@contextmanager
-def serving(made: Desk) -> Iterator[Product]:
-    """The serving API on what ``made`` releases, with tiny policies."""
-    settings = load_settings(
-        home=made.checkpoints.root.parent,
-        overrides=["deploy.poll_s=0.05", "deploy.heartbeat_s=0.2", "deploy.device=cpu"],
-    )
-    app = create_app(
-        settings,
-        db=made.office.db,
-        store=made.checkpoints,
-        verifier=made.office.signer,
-        keys=KeyStore(made.office.db),
-        record=lambda _: None,
-    )
-    with listening(app) as url:
-        yield Product(url, made)
-
-
 def put(made: Desk, about: PolicyCandidate, *, poisoned: bool = False) -> str:
     evidence = helpdesk_report(about, poisoned=poisoned)
     return made.put(about, evidence=evidence, verdict=judge(about, evidence, shipped_policy()))
 
 
-def log_in(page: Any, site: str, made: Desk, who: str = "reviewer") -> None:
-    page.goto(f"{site}/")
-    page.locator("#key:focus").wait_for()  # by itself: nobody has clicked
-    page.keyboard.type(made.keys[who])
-    page.keyboard.press("Enter")
-    page.get_by_role("link", name="Audit").wait_for()
-
-
 def outcome_of(made: Desk, about: PolicyCandidate) -> tuple[DecisionOutcome, str] | None:
     signed = made.office.gatekeeper.decision_on(about.digest())
     return None if signed is None else (signed.decision.outcome, signed.decision.reason)
-
-
-def decide(page: Any, about: PolicyCandidate, button: str, reason: str, *, who: str) -> None:
-    """From the overview to the candidate, and the decision on it."""
-    page.get_by_role("link", name=about.candidate_id).click()
-    page.get_by_label("Reason").fill(reason)
-    page.get_by_role("button", name=button).click()
-    page.get_by_text(f"by {who}").wait_for()
 
 
 def test_two_reviewers_decide_and_what_the_product_is_answered_follows(
@@ -209,18 +149,6 @@ def test_keyboard_alone_is_enough_and_the_focus_shows(page: Any, site: str, made
     walk_to(page, "Roll back to r-default-0")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="r-default-2").wait_for()
-
-
-def walk_to(page: Any, name: str) -> None:
-    """Press Tab until ``name`` has the focus; whatever has it on the way shows that."""
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        here = "document.activeElement"
-        focused = page.evaluate(f"{here}.id || {here}.innerText")
-        assert page.evaluate(f"getComputedStyle({here}).outlineStyle") == "solid", focused
-        if name in focused:
-            return
-    raise AssertionError(f"no {name} in 60 steps")
 
 
 def test_pages_work_without_script_in_dark_on_a_phone(chromium: Any, site: str, made: Desk) -> None:

@@ -9,7 +9,8 @@ from tacit.contracts import CampaignShare
 from tacit.database import Database
 from tests.builders import digest
 from tests.gatekeeper.builders import numbered, passing_verdict, shipped_policy
-from tests.gatekeeper.scenes import Desk, desk, log_in
+from tests.gatekeeper.forms import log_in
+from tests.gatekeeper.scenes import Desk, desk
 
 
 def share(number: int) -> CampaignShare:

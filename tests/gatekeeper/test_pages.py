@@ -22,7 +22,8 @@ from tests.gatekeeper.builders import (
     numbered,
     shipped_policy,
 )
-from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, decision_form, desk, log_in, token
+from tests.gatekeeper.forms import decision_form, log_in, token
+from tests.gatekeeper.scenes import SESSION_TTL_S, Desk, desk
 
 CANDIDATE = numbered(1)
 ID = CANDIDATE.candidate_id

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from tacit.contracts import DecisionOutcome, EventStatus, utc_now
 from tacit.database import Database
 from tests.builders import screened
-from tests.gatekeeper.scenes import Desk, desk, log_in, token
+from tests.gatekeeper.forms import log_in, token
+from tests.gatekeeper.scenes import Desk, desk
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tacit.contracts import PolicyCandidate
 from tacit.database import Database
 from tests.builders import comparison, suite_result
 from tests.gatekeeper.builders import good_report, holdout, numbered
-from tests.gatekeeper.scenes import Desk, decision_form, desk, log_in
+from tests.gatekeeper.forms import decision_form, log_in
+from tests.gatekeeper.scenes import Desk, desk
 
 CANDIDATE = numbered(1)
 PATH = f"/candidates/{CANDIDATE.candidate_id}"
