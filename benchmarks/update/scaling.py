@@ -14,9 +14,10 @@ import ray
 
 from benchmarks.update.demo import DemoBatch, demo_batch, demo_store
 from tacit.checkpoints import CheckpointStore
+from tacit.cluster import connect
 from tacit.config import TrainerSettings
 from tacit.metrics import MetricName
-from trainer.placement import connect, resolve_request
+from trainer.placement import resolve_request
 from trainer.progress import StepMetrics
 from trainer.update import PolicyTrainer
 from trainer.workers import WorkerGroup
