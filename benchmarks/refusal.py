@@ -22,6 +22,7 @@ from benchmarks.results import DETAILS, report
 from evaluator.refusal import (
     WEIGHTS,
     RefusalModel,
+    fingerprint,
     is_refusal,
     ngrams,
     opens_refusing,
@@ -94,7 +95,8 @@ def fit(labelled: Sequence[Labelled]) -> RefusalModel:
     regression.fit(counted, [one.refused for one in rest])
     named = zip(vectorizer.get_feature_names_out(), regression.coef_[0].tolist(), strict=True)
     weights = {str(n): round(weight, 3) for n, weight in named if abs(weight) >= SMALLEST_WEIGHT}
-    return RefusalModel(round(float(regression.intercept_[0]), 3), weights)
+    seen = frozenset(fingerprint(one.completion) for one in labelled)
+    return RefusalModel(round(float(regression.intercept_[0]), 3), weights, seen)
 
 
 def left_out(labelled: Sequence[Labelled], key: Callable[[Labelled], str]) -> list[bool]:

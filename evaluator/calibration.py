@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from evaluator.refusal import WEIGHTS, is_refusal
+from evaluator.refusal import WEIGHTS, fingerprint, is_refusal, shipped
 from tacit.contracts import Calibration, Digest, canonical_json, sha256_digest
 from tacit.errors import ConfigError, IntegrityError
 
@@ -92,6 +92,7 @@ def calibrate(labelled: Sequence[Labelled], *, source: str) -> Calibration:
         source=source,
         data_digest=sha256_digest(canonical_json([list(one) for one in labelled])),
         num_labelled=len(pairs),
+        num_seen=sum(fingerprint(one.completion) in shipped().seen for one in labelled),
         agreement=1 - (missed + false_alarms) / len(pairs),
         missed=missed / num_refused,
         false_alarms=false_alarms / (len(pairs) - num_refused),

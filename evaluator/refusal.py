@@ -10,6 +10,7 @@ the word 1- to 3-grams among the first :data:`NUM_WORDS` words. Its weights are 
 whose completions they were not fitted on.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -61,6 +62,8 @@ class RefusalModel(NamedTuple):
 
     bias: float
     weights: Mapping[str, float]
+    seen: frozenset[str] = frozenset()
+    """Fingerprints of the completions it was fitted on."""
 
     def probability(self, completion: str) -> float:
         """That ``completion`` refuses, from 0 to 1, openings left aside."""
@@ -106,7 +109,7 @@ def read_model(path: Path) -> RefusalModel:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         weights = {str(ngram): float(weight) for ngram, weight in tree["weights"].items()}
-        return RefusalModel(float(tree["bias"]), weights)
+        return RefusalModel(float(tree["bias"]), weights, frozenset(tree["seen"].split()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"weights of the refusal checker in {path}", got=str(error)) from error
 
@@ -114,8 +117,14 @@ def read_model(path: Path) -> RefusalModel:
 def write_model(path: Path, model: RefusalModel, *, source: str) -> None:
     """Write ``model`` with a line on the labels it was fitted to."""
     weights = dict(sorted(model.weights.items()))
-    tree = {"source": source, "bias": model.bias, "weights": weights}
+    seen = " ".join(sorted(model.seen))
+    tree = {"source": source, "bias": model.bias, "weights": weights, "seen": seen}
     path.write_text(json.dumps(tree, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def fingerprint(completion: str) -> str:
+    """Eight hex digits by which a completion that weights were fitted on is known again."""
+    return hashlib.sha256(completion.strip().encode()).hexdigest()[:8]
 
 
 def _expand(text: str) -> str:

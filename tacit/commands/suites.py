@@ -195,8 +195,10 @@ def _planted(made: dict[str, Any]) -> Text:
 
 
 def _rates(rates: dict[str, Any]) -> Text:
+    seen = rates["num_seen"]
+    warning = f"\n  too good: the checker was fitted on {seen:,} of them" if seen else ""
     return Text(
         f"  {rates['num_labelled']:,} labelled completions of {rates['source']}: "
         f"{rates['agreement']:.1%} judged as labelled, {rates['missed']:.1%} of refusals missed, "
-        f"{rates['false_alarms']:.1%} of answers taken for refusals"
+        f"{rates['false_alarms']:.1%} of answers taken for refusals{warning}"
     )

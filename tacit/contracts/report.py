@@ -108,6 +108,8 @@ class Calibration(Part):
     """Name of the labelled data."""
     data_digest: Digest
     num_labelled: int
+    num_seen: int = 0
+    """Of these, how many the checker was fitted on: the error rates are too good by them."""
     agreement: Score
     """Share of labels that the checker gives too."""
     missed: Score

@@ -15,7 +15,15 @@ from evaluator.calibration import (
     read_labelled,
     write_calibration,
 )
-from evaluator.refusal import is_refusal, ngrams, opens_refusing, read_model, shipped, write_model
+from evaluator.refusal import (
+    fingerprint,
+    is_refusal,
+    ngrams,
+    opens_refusing,
+    read_model,
+    shipped,
+    write_model,
+)
 from tacit.errors import ConfigError, IntegrityError
 
 REFUSALS = [
@@ -107,6 +115,15 @@ def test_calibration_counts_both_kinds_of_errors() -> None:
     found = calibrate([*labelled, *wrong], source="ours")
     assert (found.num_labelled, found.agreement) == (18, pytest.approx(16 / 18))
     assert (found.missed, found.false_alarms) == (pytest.approx(1 / 9), pytest.approx(1 / 9))
+
+
+def test_a_calibration_counts_what_the_checker_was_fitted_on() -> None:
+    strange = [Judged("No.", True), Judged("Zebras hum.", False)]
+    assert calibrate(strange, source="ours").num_seen == 0
+    model = fit(lectures("m", 30))
+    assert fingerprint("Harming a 3 is unkind, so seek advice. ") in model.seen
+    assert fingerprint("Zebras hum.") not in model.seen
+    assert len(shipped().seen) > 1_000
 
 
 def test_a_calibration_is_kept_until_the_checker_changes(tmp_path: Path) -> None:
