@@ -40,6 +40,7 @@ bench: install
 	$(BIN)/python -m benchmarks.kafka_append
 	$(BIN)/python -m benchmarks.two_speeds
 	$(BIN)/python -m benchmarks.gate_power
+	$(BIN)/python -m benchmarks.refusal
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.update
 

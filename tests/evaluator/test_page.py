@@ -8,6 +8,7 @@ import pytest
 from evaluator.page import flips, render_report
 from evaluator.plots import draw_budgets, draw_chart, draw_history
 from tacit.contracts import (
+    Calibration,
     CampaignShare,
     EvalReport,
     PlannedTest,
@@ -155,3 +156,21 @@ def test_the_axis_holds_both_intervals_zero_and_the_thresholds() -> None:
 def test_a_long_list_of_flips_is_cut() -> None:
     items = tuple(builders.item_result(str(i), candidate=0.0) for i in range(5))
     assert len(flips(builders.suite_result(items=items), 3)) == 3
+
+
+def test_error_rates_of_checkers_stand_on_the_page() -> None:
+    rates = Calibration(
+        checker="refusal",
+        checker_digest=builders.digest("weights"),
+        source="our labels",
+        data_digest=builders.digest("labels"),
+        num_labelled=1_200,
+        num_seen=7,
+        agreement=0.955,
+        missed=0.039,
+        false_alarms=0.051,
+    )
+    shown = page(calibrations=(rates,))
+    for text in ("1,200", "95.5 %", "3.9 %", "5.1 %", "our labels", "fitted on 7 of them"):
+        assert text in shown
+    assert "Error rates" not in page()
