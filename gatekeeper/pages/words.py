@@ -78,6 +78,12 @@ def entry_summary(entry: LedgerEntry) -> str:
         case "verdict", {"verdict": {"outcome": outcome, "criteria": [*rows]}}:
             bad = [row["name"] for row in rows if row["outcome"] != VerdictOutcome.PASS]
             return f"{outcome}: {', '.join(bad)}" if bad else f"{outcome}: all {len(rows)} criteria"
+        case "approval", {"approval": {"by": by, "reason": reason}}:
+            return f"approved by {by}: {reason}"
+        case "alpha_spent", {"candidate_id": candidate, "share": {"spent": spent, "alpha": alpha}}:
+            return f"{spent:g} of an error budget of {alpha:g} spent on {candidate}"
+        case "campaign_started", {"by": by, "reason": reason}:
+            return f"another campaign started by {by}: {reason}"
         case "rollback", {"by": by, "reason": reason, "back_to": target}:
             return f"back to {target} by {by}: {reason}"
         case "promotion" | "genesis", {"by": by, "decision": decision}:

@@ -1,6 +1,7 @@
 """What candidate and overview say: changes, lessons, cost, the stations of the loop."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from gatekeeper.dossier import LoopStatus
 from gatekeeper.pages.changes import find_changes
 from gatekeeper.pages.learned import cost_of, said, summarize
 from gatekeeper.pages.overview import loop_stages
-from gatekeeper.pages.words import long_json, span
+from gatekeeper.pages.words import entry_summary, long_json, span
 from tacit.contracts import Critique, Feedback, Outcome, Preference, Rating, RatingScale
 from tacit.cycles import CycleState
 from tacit.database import Database
@@ -118,3 +119,39 @@ def test_spans(seconds: float, words: str) -> None:
 def test_what_is_no_json_is_shown_as_it_is() -> None:
     assert long_json('{"a": "ü"}') == '{\n  "a": "ü"\n}'
     assert long_json("{") == "{"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (
+            "approval",
+            {"approval": {"by": "ada", "reason": "good", "at": 1}},
+            "approved by ada: good",
+        ),
+        (
+            "alpha_spent",
+            {"candidate_id": "c-1", "share": {"spent": 0.001, "alpha": 0.05}},
+            "0.001 of an error budget of 0.05 spent on c-1",
+        ),
+        (
+            "campaign_started",
+            {"by": "root", "reason": "new"},
+            "another campaign started by root: new",
+        ),
+        (
+            "quarantine_drop",
+            {"by": "ada", "reason": "x", "events": [1, 2]},
+            "2 events dropped by ada: x",
+        ),
+        ("note", {"a": "x" * 100}, f"a: {'x' * 79}…"),
+        ("decision", {}, ""),
+    ],
+)
+def test_an_entry_of_the_ledger_in_a_line(
+    sqlite_database: Database, kind: str, body: dict[str, Any], words: str
+) -> None:
+    made = desk(sqlite_database)
+    with sqlite_database.session() as session:
+        made.office.ledger.append(session, kind, "s", body)
+    assert entry_summary(made.office.ledger.entries()[0]) == words
