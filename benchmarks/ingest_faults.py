@@ -110,6 +110,7 @@ class Chaos:
     victims: dict[str, Callable[[], None]]
     seed: int
     num_kills: int
+    max_pause_s: float = 5.0
     killed: Counter[str] = field(default_factory=Counter)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -117,7 +118,7 @@ class Chaos:
         """Kill ``num_kills`` times."""
         chance = random.Random(self.seed)
         for _ in range(self.num_kills):
-            time.sleep(chance.uniform(0.5, 5.0))
+            time.sleep(chance.uniform(0.5, self.max_pause_s))
             victim = chance.choice(sorted(self.victims))
             self.victims[victim]()
             self.killed[victim] += 1
@@ -200,9 +201,18 @@ def tally(settings: Settings, acknowledged: Counter[str]) -> dict[str, int]:
 
 
 def rehearse(
-    folder: Path, *, stream: str, num_events: int, num_kills: int, seed: int
+    folder: Path,
+    *,
+    stream: str,
+    num_events: int,
+    num_kills: int,
+    seed: int,
+    max_pause_s: float = 5.0,
 ) -> dict[str, int]:
-    """One stream: start everything, send, kill, wait, count."""
+    """One stream: start everything, send, kill, wait, count.
+
+    Between two kills are at most ``max_pause_s`` seconds.
+    """
     with ExitStack() as stack:
         collector: dict[str, object] = {
             "port": free_port(),
@@ -220,7 +230,7 @@ def rehearse(
         roles = Roles(settings, ("control", "screening"))
         stack.callback(roles.stop)
         victims |= {name: _killer(roles, name) for name in ("control", "screening")}
-        chaos = Chaos(victims, seed, num_kills)
+        chaos = Chaos(victims, seed, num_kills, max_pause_s)
         killing = threading.Thread(target=chaos.run, daemon=True)
         killing.start()
         witness = Witness()

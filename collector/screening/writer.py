@@ -1,28 +1,24 @@
 """FeedbackWriter: feedback records of one chunk on their way into the events table.
 
-Parsed and redacted before the transaction, which holds a lock that others wait for. Inside: drop
-what is there already, join, screen, write; and screen again what was held once its interaction has
-come, or once enough people have said the same.
+Parsed and redacted before the transaction, which holds a lock that others wait for (``sent.py``).
+Inside: drop what is there already, join, screen, write; and screen again what was held once its
+interaction has come, or once enough people have said the same.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from collector.parse import body_of, parse_event, require_admissible
 from collector.reasons import Reason
-from collector.redaction.redact import redact_event
 from collector.screening.arrival import Arrival
-from collector.screening.counters import DUPLICATE, LOST, ScreeningCounts
+from collector.screening.counters import LOST, ScreeningCounts
 from collector.screening.event_rows import (
     Row,
     arrival_of,
     held_for,
     insert_rows,
     judged,
-    known_bodies,
     new_row,
     next_sequence,
     update_rows,
@@ -32,29 +28,16 @@ from collector.screening.join import Joined, Joiner, with_clusters
 from collector.screening.near_duplicates import ClusterIndex
 from collector.screening.quorum import Quorum
 from collector.screening.rules import Judgement, Screener
+from collector.screening.sent import Sent, bury_inadmissible, new_ones, read
 from collector.streams import StreamRecord
-from collector.triage.dead_letters import bury
 from tacit.config import Settings
 from tacit.contracts import EventStatus, Feedback, FeedbackEvent, Interaction, Outcome, Rating
 from tacit.database import Database
-from tacit.errors import InvalidInputError
 
 _INADMISSIBLE = Judgement(EventStatus.DEAD_LETTER, Reason.INADMISSIBLE, weight=0.0)
 _HOLD_FULL = Judgement(
     EventStatus.QUARANTINED, Reason.HOLD_FULL, "too many events of its sender are held already"
 )
-
-
-class Sent(NamedTuple):
-    """One record and what it says."""
-
-    record: StreamRecord
-    event: FeedbackEvent | None
-    """Redacted; None if the record does not parse."""
-    body_digest: str
-    """Of the event as sent."""
-    refusal: InvalidInputError | None
-    """Why it does not parse, or why this service does not take it."""
 
 
 class FeedbackWriter:
@@ -82,11 +65,11 @@ class FeedbackWriter:
 
     def read(self, records: Sequence[StreamRecord]) -> list[Sent]:
         """Parse and redact ``records``; needs no database."""
-        return [self._read(record) for record in records]
+        return [read(record, self._settings) for record in records]
 
     def write(self, session: Session, sent: Sequence[Sent], *, now: datetime) -> None:
         """Write each new event of ``sent`` with what became of it."""
-        fresh = self._new_ones(session, sent, now=now)
+        fresh = new_ones(session, sent, counts=self._counts, now=now)
         if fresh:
             self._write_new(session, fresh, now=now)
         self._end(session)
@@ -120,18 +103,6 @@ class FeedbackWriter:
         """Quarantine what was held for longer than it may be."""
         self._expiry.expire(database, now=now)
 
-    def _read(self, record: StreamRecord) -> Sent:
-        try:
-            event = parse_event(record.value)
-        except InvalidInputError as error:
-            return Sent(record, None, "", error)
-        refusal = None
-        try:
-            require_admissible(event, self._settings)
-        except InvalidInputError as error:
-            refusal = error
-        return Sent(record, redact_event(event), body_of(event)[1], refusal)
-
     def _write_new(
         self, session: Session, fresh: Sequence[tuple[Sent, FeedbackEvent]], *, now: datetime
     ) -> None:
@@ -147,36 +118,10 @@ class FeedbackWriter:
             judgement = self._decide(session, each, is_new=True)
             self._rows.append(row | self._judged(each, judgement))
 
-    def _new_ones(
-        self, session: Session, sent: Sequence[Sent], *, now: datetime
-    ) -> list[tuple[Sent, FeedbackEvent]]:
-        """Those whose key is new. The same body again is a retry; another body a conflict."""
-        known = known_bodies(session, {s.event.event_key for s in sent if s.event is not None})
-        fresh: dict[str, tuple[Sent, FeedbackEvent]] = {}
-        for each in sent:
-            if each.event is None:
-                self._bury(session, each, Reason.UNPARSABLE, str(each.refusal), now=now)
-                continue
-            key = each.event.event_key
-            if key in fresh and fresh[key][0].refusal is not None:
-                # Here as in another chunk: a dead letter is no answer, what comes next is judged.
-                self._bury_inadmissible(session, fresh.pop(key)[0], now=now)
-                del known[key]
-            first = known.setdefault(key, "")
-            if not first:
-                known[key] = each.body_digest
-                fresh[key] = (each, each.event)
-            elif first == each.body_digest:
-                self._counts.add(DUPLICATE, Reason.RETRY)
-            else:
-                detail = f"{key} was sent before with another body"
-                self._bury(session, each, Reason.CONFLICT, detail, now=now)
-        return list(fresh.values())
-
     def _admit(self, session: Session, sent: Sent, event: FeedbackEvent, *, now: datetime) -> bool:
         if sent.refusal is None:
             return True
-        self._bury_inadmissible(session, sent, now=now)
+        bury_inadmissible(session, sent, counts=self._counts, now=now)
         row = new_row(event, body_digest=sent.body_digest, reward=None, now=now)
         joined = Joined(event, event.interaction_id, None, None)
         judgement = _INADMISSIBLE._replace(detail=str(sent.refusal).replace("\x00", "\\0"))
@@ -184,15 +129,6 @@ class FeedbackWriter:
             row | judged(joined, judgement, sequence=self._next(), shares=self._shares)
         )
         return False
-
-    def _bury_inadmissible(self, session: Session, sent: Sent, *, now: datetime) -> None:
-        self._bury(session, sent, Reason.INADMISSIBLE, str(sent.refusal), now=now)
-
-    def _bury(
-        self, session: Session, sent: Sent, reason: Reason, detail: str, *, now: datetime
-    ) -> None:
-        bury(session, sent.record, reason=reason, detail=detail, now=now)
-        self._counts.add_dead_letter(reason)
 
     def _begin(self, session: Session, events: Sequence[FeedbackEvent]) -> None:
         self._rows = []

@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from collector.sdk.letters import Letter
+from collector.sdk.spool_adoption import adopt
 from collector.sdk.spool_claims import Claim, claim_dead, claim_new
 from collector.sdk.spool_file import Row, SpoolFile, is_damage
 from tacit.errors import UnavailableError
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 ADOPT_EVERY_S = 10.0
 SET_ASIDE = "set-aside.ndjson"
-_ADOPT_EVENTS = 50
 T = TypeVar("T")
 
 
@@ -197,40 +197,9 @@ class Spool:
         """Take what dead processes left; what does not fit stays where it is."""
         self._adopt_at = self._clock() + ADOPT_EVERY_S
         try:
-            while (claim := claim_dead(self._folder)) is not None:
-                if not self._take_over(claim):
-                    return
+            adopt(self._folder, self._write, fsync=self._fsync)
         except (sqlite3.Error, OSError) as error:
             logger.warning("what other processes left in %s stays there: %s", self._folder, error)
-
-    def _take_over(self, claim: Claim) -> bool:
-        """Whether all of it fitted."""
-        emptied = False
-        try:
-            with closing(SpoolFile(claim.path, fsync=self._fsync)) as other:
-                emptied = self._move_from(other)
-        finally:
-            claim.release(delete=emptied)
-        return emptied
-
-    def _move_from(self, other: SpoolFile) -> bool:
-        try:
-            return self._move_rows(other)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            other.rescue(str(error))
-            return self._move_rows(other)
-
-    def _move_rows(self, other: SpoolFile) -> bool:
-        # Written here before it is deleted there: a crash in between doubles, the service drops.
-        while rows := list(other.rows_after(0, limit=_ADOPT_EVENTS)):
-            num_taken = self._write(rows)
-            if num_taken:
-                other.delete_up_to(rows[num_taken - 1].sequence)
-            if num_taken < len(rows):
-                return False
-        return True
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:

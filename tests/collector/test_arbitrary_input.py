@@ -19,9 +19,10 @@ from tacit.errors import InvalidInputError
 from tests.builders import event, recorded
 from tests.collector.conftest import Room
 from tests.collector.service import Disk, Service, opened
+from tests.examples import num_examples
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=num_examples(25),
     deadline=None,
     derandomize=True,
     database=None,

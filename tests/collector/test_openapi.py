@@ -26,6 +26,7 @@ from tacit.database import Database
 from tacit.principal import Scope
 from tests.builders import recorded
 from tests.collector.service import Disk, Service, body, opened
+from tests.examples import num_examples
 
 ERROR = {"type", "expected", "got", "mend"}
 CHECKS = [
@@ -53,7 +54,7 @@ OPERATIONS = [
 WITHOUT_INPUT = {"GET /v1/status"}
 NDJSON = "application/x-ndjson"
 QUICK = settings(
-    max_examples=8,
+    max_examples=num_examples(4),
     deadline=None,
     derandomize=True,
     database=None,

@@ -14,6 +14,7 @@ from collector.redaction.redact import _redact, redact_event, redact_interaction
 from tacit.contracts import Critique, Preference
 from tests.builders import event, interaction, recorded, user
 from tests.collector.conftest import Room
+from tests.examples import num_examples
 
 FOUND = [
     # E-mail addresses.
@@ -160,7 +161,7 @@ GLUE = st.sampled_from(["", " ", "\n", "x", "[", "]", "+", "@", ".", "=", ": ", 
 
 
 @given(st.lists(PARTS | GLUE | st.text(max_size=8)))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=num_examples(150), deadline=None, derandomize=True)
 def test_redacting_twice_changes_nothing(parts: list[str]) -> None:
     once = redact_text("".join(parts))
     assert redact_text(once) == once
