@@ -15,6 +15,7 @@ is no help. ``drift_after_40`` is the loss, in points, that 95 % of campaigns st
 """
 
 import argparse
+import json
 import time
 from collections import Counter
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.gate_world import Right, World
+from benchmarks.results import DETAILS
 from benchmarks.results import report as keep
 from evaluator.sequential import Asking, Schedule, targets
 from gatekeeper.campaign import Campaign
@@ -240,6 +242,10 @@ def main() -> None:
         "items_saved_minus10": 1 - asked_worse,
         "wall_s": time.perf_counter() - started,
     }
+    if scale > 1:
+        print(json.dumps(figures))
+        return
+    (DETAILS / "gate_power.json").write_text(json.dumps(figures, indent=2) + "\n")
     keep("gate_power", figures)
 
 

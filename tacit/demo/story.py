@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from rich.console import Console
@@ -299,10 +299,27 @@ def _review(stage: Stage, candidate_id: str) -> None:
     """What a reviewer does on the page: read the table, then approve or reject with a reason."""
     page: dict[str, Any] = stage.reviewer.get(f"/v1/candidates/{candidate_id}")
     stage.console.print(candidate_page(page))
-    outcome = page["verdict"]["outcome"]
-    verb, reason = "approve" if outcome == "pass" else "reject", f"the verdict is {outcome}"
+    verb, reason = weigh(page["verdict"])
     stage.reviewer.post(f"/v1/candidates/{candidate_id}/{verb}", {"reason": reason})
     stage.console.print(f"  the reviewer: [bold]{verb}[/bold], {reason}")
+
+
+def weigh(verdict: dict[str, Any]) -> tuple[Literal["approve", "reject"], str]:
+    """What a reviewer makes of a verdict, and why.
+
+    What is inconclusive is approved if it proved that it learned, and if what it lost, as far as
+    was seen, is within the limits.
+    """
+    outcome: str = verdict["outcome"]
+    unsure = [row for row in verdict["criteria"] if row["outcome"] == "inconclusive"]
+    named = ", ".join(row["name"] for row in unsure)
+    learned = not any(row["name"].startswith("learned") for row in unsure)
+    within = all((row["observed"] or 0.0) > (row["threshold"] or 0.0) for row in unsure)
+    if outcome == "pass":
+        return "approve", "the verdict is pass"
+    if outcome == "inconclusive" and learned and within:
+        return "approve", f"it learned, and is within the limits where items are too few: {named}"
+    return "reject", f"the verdict is {outcome}"
 
 
 def _wait_screened(stage: Stage, loop: OnlineLoop, source: str, total: int) -> None:
