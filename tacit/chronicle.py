@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from evaluator.page import render_report
 from tacit.config import Settings, public_dump
 from tacit.contracts import (
+    Decision,
     Digest,
     EvalReport,
     GateVerdict,
@@ -103,6 +104,24 @@ class Chronicle:
         if verdict.campaign is not None:
             self.tracking.log_metrics(run_id, {MetricName.ALPHA_LEFT.value: verdict.campaign.left})
         self.tracking.set_tags(run_id, {"tacit.verdict": verdict.outcome})
+
+    def note_decision(self, cycle: CycleRow, weights: Digest, decision: Decision) -> None:
+        """Who decided and what they overrode, on the run and on the model version."""
+        tags = {
+            "tacit.decision.outcome": decision.outcome.value,
+            "tacit.decision.by": decision.decided_by,
+            "tacit.decision.reason": decision.reason,
+        }
+        if decision.overrides:
+            tags["tacit.decision.overrides"] = ", ".join(decision.overrides)
+        try:
+            run_id = self.open(cycle)
+            self.tracking.log_contract(run_id, "decision.json", decision)
+            self.tracking.set_tags(run_id, tags)
+            self.tracking.tag_version(self._policy, weights, tags)
+        except MlflowException as error:
+            # The ledger has it; a decision does not wait for MLflow.
+            logger.warning("the decision on %s is not in MLflow: %s", cycle.cycle_id, error)
 
     def note_anchor(self, weights: Digest) -> None:
         """The alias ``anchor``."""

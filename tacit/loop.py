@@ -242,6 +242,7 @@ class OnlineLoop(Stages):
             self._stop.wait(self.settings.loop.poll_s)
             return
         decision = signed.decision
+        self.chronicle.note_decision(cycle, candidate.weights, decision)
         with self.database.session() as session:
             if decision.outcome is DecisionOutcome.APPROVED:
                 self.cycles.move(session, cycle, CycleState.PROMOTING)

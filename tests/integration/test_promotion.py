@@ -5,16 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from deploy.tables import ReplicaRow
+from gatekeeper.audit import open_head
 from gatekeeper.gate import judge
 from gatekeeper.policy import load_gate_policy
+from gatekeeper.review_tokens import ReviewTokens
 from tacit.checkpoints import MANIFEST_NAME
 from tacit.config import load_settings
 from tacit.contracts import DecisionOutcome, PolicyCandidate, utc_now
 from tacit.cycles import CycleState
+from tacit.heads import HeadStore
+from tacit.keys import KeyStore, Scope
 from tacit.loop import OnlineLoop
+from tacit.signing import Signer
 from tacit.tracking import Alias
 from tests import builders
 from tests.integration.test_crashes import GATE
@@ -44,13 +50,13 @@ def loop(tmp_path: Path, mlflow_uri: str) -> Iterator[OnlineLoop]:
     made.database.dispose()
 
 
-def _waiting_candidate(loop: OnlineLoop, folder: Path) -> PolicyCandidate:
+def _waiting_candidate(loop: OnlineLoop, folder: Path, *, change: float = 1.0) -> PolicyCandidate:
     """Take a cycle to ``awaiting_decision`` with a candidate that differs in one weight."""
     champion = loop.releases.anchor(loop.policy)
     files = shutil.copytree(loop.checkpoints.path(champion), folder / "candidate")
     (files / MANIFEST_NAME).unlink()
     weights = load_file(files / "model.safetensors")
-    next(iter(weights.values())).view(-1)[0] += 1.0
+    next(iter(weights.values())).view(-1)[0] += change
     save_file(weights, files / "model.safetensors", metadata={"format": "pt"})
     events = [builders.screened()]
     batch = seal_batch(
@@ -156,3 +162,52 @@ def test_a_report_swapped_after_the_verdict_is_not_promoted(
     current = loop.releases.current(loop.policy)
     assert current is not None
     assert current.weights == candidate.parent
+
+
+def test_candidate_is_superseded_when_another_release_overtakes_it(
+    loop: OnlineLoop, tmp_path: Path
+) -> None:
+    first = _waiting_candidate(loop, tmp_path / "first")
+    cycle = loop.cycles.resume_or_open(loop.policy)
+    _decide(loop, first, DecisionOutcome.APPROVED)
+    signed = loop.gatekeeper.decision_on(first.digest())
+    assert signed is not None
+    batch, _ = loop.batches.get(str(cycle.batch_id))
+    report = loop.reports.get(str(cycle.report_id))
+    second = _waiting_candidate(loop, tmp_path / "second", change=2.0)
+    with loop.database.session() as session:
+        loop.releases.promote(session, first, report, batch, signed.envelope, by="ada")
+    ended = loop.run_cycle()
+    assert ended.state == CycleState.REJECTED
+    assert f"superseded by {first.weights}" in str(ended.reason)
+    found = loop.gatekeeper.decision_on(second.digest())
+    assert found is not None
+    assert found.decision.outcome is DecisionOutcome.SUPERSEDED
+
+
+def test_token_in_a_tag_promotes_and_mlflow_has_the_decision_and_the_ledgers_head(
+    loop: OnlineLoop, tmp_path: Path
+) -> None:
+    candidate = _waiting_candidate(loop, tmp_path)
+    tracking = loop.chronicle.tracking
+    version = tracking.register(loop.policy, candidate.weights)
+    keys = KeyStore(loop.database)
+    ada = keys.authenticate(keys.create("ada", scopes={Scope.REVIEW}))
+    signer = Signer.load_or_create(loop.settings.keys_path)
+    tokens = ReviewTokens(loop.gatekeeper, loop.database, signer, loop.ledger, keys.holder)
+    issued = tokens.issue(
+        candidate.candidate_id, DecisionOutcome.APPROVED, to=ada, reason="seen it"
+    )
+    client = MlflowClient(tracking.uri)
+    client.set_model_version_tag(loop.policy, version, "tacit.decision", issued.text)
+    cycle = loop.run_cycle()
+    assert cycle.state == CycleState.PROMOTED
+    tags = tracking.version_tags(loop.policy, candidate.weights)
+    assert (tags["tacit.decision.outcome"], tags["tacit.decision.by"]) == ("approved", "ada")
+    assert "tacit.decision" not in tags
+    run = client.get_run(str(cycle.mlflow_run_id))
+    assert run.data.tags["tacit.decision.reason"] == "seen it"
+    heads = [open_head(text, signer) for text in HeadStore(tracking.uri).all()]
+    last = loop.ledger.head()
+    assert last is not None
+    assert (last.sequence, last.root) in {(head.sequence, head.root) for head in heads}
