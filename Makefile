@@ -43,6 +43,7 @@ bench: install
 	$(BIN)/python -m benchmarks.refusal
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.update
+	$(BIN)/python -m benchmarks.serve
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

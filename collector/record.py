@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _MAX_BATCH = 256
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
 _RETRY_S = 0.5
+_LINGER_S = 0.1
+"""How long a batch waits for more: an append costs the same for one and for many."""
 _LOOK_S = 10.0
 """How often an idle recorder looks for what a process that died has left."""
 
@@ -97,6 +99,8 @@ class InteractionRecorder:
         with self._changed:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._num_waiting or self._closing.is_set(), _LOOK_S)
+        if self._num_waiting < _MAX_BATCH:
+            self._closing.wait(_LINGER_S)
 
     def _append(self, letters: Sequence[Letter]) -> None:
         """Append all but those that the stream will never take. Raises UnavailableError."""
