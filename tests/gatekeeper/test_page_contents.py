@@ -7,15 +7,17 @@ import pytest
 
 from gatekeeper.desks import Screened
 from gatekeeper.dossier import LoopStatus
+from gatekeeper.gate import judge
 from gatekeeper.pages.changes import find_changes
 from gatekeeper.pages.learned import cost_of, said, summarize
 from gatekeeper.pages.overview import loop_stages
 from gatekeeper.pages.words import entry_summary, long_json, span
 from tacit.contracts import Critique, Feedback, Outcome, Preference, Rating, RatingScale
+from tacit.contracts.report import SuiteChange
 from tacit.cycles import CycleState
 from tacit.database import Database
-from tests.builders import candidate, item_result, screened
-from tests.gatekeeper.builders import good_report, holdout, numbered
+from tests.builders import candidate, digest, item_result, screened, suite_result
+from tests.gatekeeper.builders import good_report, holdout, numbered, shipped_policy
 from tests.gatekeeper.forms import log_in
 from tests.gatekeeper.helpdesk import helpdesk_events
 from tests.gatekeeper.scenes import desk
@@ -79,6 +81,25 @@ def test_cost_and_share_of_quarantine_stand_on_the_page(sqlite_database: Databas
         page = client.get(f"/candidates/{about.candidate_id}").text
     assert "1 min 37 s, 243 steps" in page
     assert "0.0% of what was screened meanwhile" in page
+
+
+def test_suites_that_were_stopped_early_or_changed_say_so(sqlite_database: Database) -> None:
+    made = desk(sqlite_database)
+    about = numbered(1)
+    stopped = holdout(num_items=648, suite_items=800, looks=(432, 648))
+    changes = (
+        SuiteChange(name="fresh", before=None, after=digest("a")),
+        SuiteChange(name="gone", before=digest("a"), after=None),
+        SuiteChange(name="edited", before=digest("a"), after=digest("b")),
+    )
+    evidence = good_report(about, suites=(suite_result(), stopped), changed_suites=changes)
+    made.put(about, evidence=evidence, verdict=judge(about, evidence, shipped_policy()))
+    with made.client() as client:
+        log_in(client, made)
+        page = client.get(f"/candidates/{about.candidate_id}").text
+    assert "of 800, decided" in page
+    for name, words in (("fresh", "is new"), ("gone", "is gone"), ("edited", "has other items")):
+        assert f"<strong>{name}</strong> {words}" in page
 
 
 def test_the_loop_shows_what_is_where_and_what_happens_now() -> None:
