@@ -4,6 +4,8 @@ In: a way to make the variant at each alpha between parent (0) and trained polic
 Out: a VariantChoice with every number it was made from. It never fails for what it measures: where
 nothing can be shown, the update is taken as it was trained, and the gate judges.
 
+Suites are asked as for a report (suite_run.py): in looks, until it is decided whether they stand.
+
 The rule, for alphas such as 0.25, 0.5, 0.75, 1:
 
 1. A variant *stands* if on every regression suite the interval of its paired difference to the
@@ -27,11 +29,20 @@ from functools import partial
 
 from evaluator.answers import AnswerBook, Generator
 from evaluator.evaluate import OnProgress, open_verified
-from evaluator.scoring import score_answers
 from evaluator.statistics import compare
+from evaluator.suite_run import Contest, SuiteRun
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
-from tacit.contracts import Comparison, Digest, Suite, SuiteKind, VariantChoice, VariantResult
+from tacit.contracts import (
+    Comparison,
+    Digest,
+    PlannedTest,
+    Suite,
+    SuiteKind,
+    SuiteResult,
+    VariantChoice,
+    VariantResult,
+)
 from tacit.database import Database
 from tacit.errors import UnavailableError
 
@@ -136,15 +147,12 @@ class _Trial:
         weights = self._build(alpha)
         compared: dict[str, Comparison] = {}
         faults: list[str] = []
-        # The champion first: its answers are cached, and only one policy is in memory at a time.
-        baselines = {suite.name: self._scores(self._champion, suite) for suite in self._compared}
         for suite in self._guards:
-            scores = self._scores(weights, suite, alpha=alpha)
-            faults += _wrong(suite, scores)
+            found = self._ask(suite, weights, alpha=alpha, confidence=confidence)
+            faults += [f"{suite.name}: {item} is wrong" for item in found.non_negotiable_failures]
             if suite in self._compared:
-                found = _compare(suite, scores, baselines[suite.name], confidence)
-                compared[suite.name] = found
-                faults += self._losses(suite, found)
+                compared[suite.name] = found.versus_champion
+                faults += self._losses(suite, found.versus_champion)
         result = VariantResult(
             alpha=alpha,
             weights=weights,
@@ -156,23 +164,44 @@ class _Trial:
         self.results.append(result)
         return result
 
-    def _scores(self, weights: Digest, suite: Suite, *, alpha: float | None = None) -> list[float]:
+    def _ask(
+        self, suite: Suite, weights: Digest, *, alpha: float, confidence: float
+    ) -> SuiteResult:
+        """A suite that is compared is asked until it is decided, others to the end."""
+        contest = Contest(weights, self._champion, self._champion)
+        tests = [self._test(suite, confidence)] if suite in self._compared else []
+        run = SuiteRun(suite, contest, tests, confidence=confidence)
         num_done = 0
 
         def advance(num_items: int) -> None:
             nonlocal num_done
             num_done += num_items
-            if self._on_progress is not None and alpha is not None:
+            if self._on_progress is not None:
                 self._on_progress(f"{suite.name} at alpha {alpha:g}", num_done, len(suite.items))
 
-        return score_answers(suite, self._book.answer_suite(weights, suite, on_batch=advance))
+        # The champion first: its answers are likely to be known.
+        policies = [(self._champion, _unnoticed), (weights, advance)]
+        while run.is_open:
+            for policy, on_batch in policies:
+                run.answer(policy, self._book, on_batch=on_batch)
+            run.look()
+        return run.result(self._book)
+
+    def _test(self, suite: Suite, confidence: float) -> PlannedTest:
+        return PlannedTest(
+            suite=suite.name,
+            baseline="champion",
+            threshold=-self._settings.variant_margin,
+            alpha=(1 - confidence) / 2,
+        )
 
     def _decides(self, suite: Suite) -> bool:
         """Whether a regression suite is large enough to show a loss within the margin at all."""
         if suite.kind is not SuiteKind.REGRESSION or not suite.items:
             return False
         unchanged = [1.0] * len(suite.items)
-        found = _compare(suite, unchanged, unchanged, self._settings.confidence)
+        clusters = [item.cluster for item in suite.items]
+        found = compare(unchanged, unchanged, clusters, confidence=self._settings.confidence)
         return not self._losses(suite, found)
 
     def _losses(self, suite: Suite, found: Comparison) -> list[str]:
@@ -186,18 +215,5 @@ def _forbids(suite: Suite) -> bool:
     return suite.kind is not SuiteKind.HOLDOUT and any(i.non_negotiable for i in suite.items)
 
 
-def _compare(
-    suite: Suite, variant: Sequence[float], champion: Sequence[float], confidence: float
-) -> Comparison:
-    clusters = [item.cluster for item in suite.items]
-    return compare(variant, champion, clusters, confidence=confidence)
-
-
-def _wrong(suite: Suite, scores: Sequence[float]) -> list[str]:
-    """Non-negotiable items that were got wrong."""
-    pairs = zip(suite.items, scores, strict=True)
-    return [
-        f"{suite.name}: {item.item_id} is wrong"
-        for item, score in pairs
-        if item.non_negotiable and score < 1
-    ]
+def _unnoticed(num_items: int) -> None:
+    """Progress of the champion, whose answers mostly come from the cache."""

@@ -9,7 +9,7 @@ sample and the same suite is always asked in the same order. A comparison with e
 alpha to either side spends a fifth of it on the looks at which one might stop early, by the
 confidence sequence (confidence_sequence.py), and the rest on the interval over all items
 (statistics.py): one of the two is wrong with a probability of at most alpha. A suite that is asked
-in one look keeps all of it. docs/adr/0013 says why a fifth.
+in one look keeps all of it. docs/adr/0014 says why a fifth.
 """
 
 from collections.abc import Mapping, Sequence

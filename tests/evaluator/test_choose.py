@@ -178,3 +178,13 @@ def test_the_report_asks_nothing_again(sqlite_database: Database, store: Checkpo
         candidate, champion=CHAMPION, anchor=CHAMPION, suites=[old_world(200)], learned=[]
     )
     assert {d: p.num_asked for d, p in variants.policies.items()} == asked
+
+
+def test_a_share_is_measured_no_longer_than_it_takes(
+    sqlite_database: Database, store: CheckpointStore
+) -> None:
+    variants = Variants(dict.fromkeys(ALPHAS, 0))
+    choice = choose(sqlite_database, store, variants, [old_world(1_000)])
+    assert choice.variants[0].versus_champion["old-world"].anytime
+    assert choice.variants[0].versus_champion["old-world"].ci_low > -0.03
+    assert variants.policies[variants.digest(1.0)].num_asked < 500
