@@ -72,7 +72,7 @@ def main() -> None:
         vocab_size=SHAPES["tiny"]["vocab_size"],
     )
     model = build_model(tokenizer, seed=0)
-    num_items, num_rounds = (64, 1) if quick else (256, 5)
+    num_items, num_rounds = (64, 1) if quick else (128, 5)
     figures: dict[str, float | bool | str] = {
         **against_lm_eval(model, tokenizer, utterances[:num_items], num_rounds=num_rounds),
         "cycle_cost_vs_single": cycle_cost(

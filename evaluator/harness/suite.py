@@ -136,7 +136,7 @@ def harness_question(suite: Suite, item_id: str) -> Digest:
 
 
 def ask_harness(policy: Generator, suite: Suite, *, batch_size: int) -> dict[Digest, Answer]:
-    """Answers to all of ``suite`` by :func:`harness_question`, and to none: the harness's summary.
+    """Answers to all of ``suite`` by :func:`harness_question`; one more holds the tasks' summaries.
 
     Raises EvaluationError for a suite that was not loaded in this process.
     """

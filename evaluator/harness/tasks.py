@@ -144,7 +144,7 @@ def _load(spec: HarnessSpec) -> Any:
     # Indexing the thousands of tasks the harness ships takes seconds; often none is wanted.
     own = None if spec.include_path is None else str(spec.include_path)
     names = list(spec.tasks)
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # its bars would tear those of the terminal
     try:
         if own is not None:
             manager = TaskManager(include_path=own, include_defaults=False)
