@@ -92,6 +92,7 @@ def measure(peer_python: str, *, quick: bool) -> dict[str, float]:
         }
         for (server, clients), taken in rounds.items():
             figures[f"{server}_{clients}_per_s"] = max(each.per_s for each in taken)
+        print(json.dumps(figures))
         return {**figures, **_of_tacit(served, texts, duration_s=duration_s, num_swaps=num_swaps)}
 
 

@@ -21,6 +21,8 @@ from tacit.policies import load_policy
 SETTLE_S = 0.5
 """How long after the first answer by new weights a swap is still going on."""
 TIMEOUT_S = 60.0
+NUM_AT_REST = 8 * CLIENTS
+"""Answers before the first swap; those between two swaps that meet neither are at rest too."""
 
 
 class Answer(NamedTuple):
@@ -61,6 +63,8 @@ def swaps_under_load(served: Served, texts: Sequence[str], *, num_swaps: int) ->
     asking = threading.Thread(target=ask)
     with served.server.awake():
         asking.start()
+        while asking.is_alive() and len(answers) < NUM_AT_REST:
+            time.sleep(0.05)
         swaps = [_swap(served, answers, asking) for _ in range(num_swaps)]
         stop.set()
         asking.join()
