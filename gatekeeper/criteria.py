@@ -5,9 +5,9 @@ What is missing fails: a suite that did not run, an interval that makes no sense
 
 from functools import singledispatch
 
-from gatekeeper.policy import (
+from gatekeeper.policy import GatePolicy
+from gatekeeper.rules import (
     Drift,
-    GatePolicy,
     NonInferior,
     NonNegotiable,
     Probe,

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from gatekeeper.criteria import FAIL, INCONCLUSIVE, PASS, measure, requirement
-from gatekeeper.policy import BUDGET_ROW, GatePolicy, Rule
+from gatekeeper.policy import BUDGET_ROW, GatePolicy
+from gatekeeper.rules import Rule
 from tacit.contracts import (
     CampaignShare,
     Criterion,

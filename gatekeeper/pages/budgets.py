@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gatekeeper.campaign import Campaign
-from gatekeeper.policy import Drift, GatePolicy
+from gatekeeper.policy import GatePolicy
+from gatekeeper.rules import Drift
 from tacit.contracts import GateVerdict
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 from evaluator.evaluate import Evaluator
 from evaluator.harvest import harvest_suite, retention_history, retention_suite
 from gatekeeper.criteria import measure
-from gatekeeper.policy import GatePolicy, NonInferior
+from gatekeeper.policy import GatePolicy
+from gatekeeper.rules import NonInferior
 from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
 from tacit.contracts import (

@@ -9,7 +9,8 @@ from typing import Any
 from gatekeeper.decide import Gatekeeper
 from gatekeeper.gate import judge
 from gatekeeper.ledger import Ledger
-from gatekeeper.policy import GatePolicy, Probe, load_gate_policy
+from gatekeeper.policy import GatePolicy, load_gate_policy
+from gatekeeper.rules import Probe
 from tacit.config import GatekeeperSettings
 from tacit.contracts import (
     EvalReport,

@@ -6,7 +6,8 @@ import pytest
 
 import gatekeeper.criteria
 from gatekeeper.gate import judge
-from gatekeeper.policy import GatePolicy, Probe, Rule
+from gatekeeper.policy import GatePolicy
+from gatekeeper.rules import Probe, Rule
 from tacit.contracts import (
     CheckerSpec,
     Criterion,
