@@ -12,6 +12,7 @@ from tacit.commands import (
     audit,
     consolidate,
     dead_letters,
+    doctor,
     gate,
     importing,
     keys,
@@ -56,6 +57,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suites.app, name="suites")
 app.add_typer(webhooks.app, name="webhooks")
 app.command("consolidate")(consolidate.consolidate)
+app.command("doctor")(doctor.doctor)
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 

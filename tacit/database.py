@@ -117,6 +117,15 @@ class Database:
         config.attributes["engine"] = self.engine
         command.upgrade(config, "head")
 
+    def versions(self) -> tuple[str | None, str | None]:
+        """The schema's version, None where there is none, and the newest one."""
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        with self.engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        return current, ScriptDirectory(str(MIGRATIONS_PATH)).get_current_head()
+
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()

@@ -14,6 +14,9 @@ Home = Annotated[Path | None, typer.Option(help="Where everything is kept [.taci
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be repeated.")]
 Url = Annotated[str | None, typer.Option(envvar="TACIT_URL", help="Control API of the service.")]
 Key = Annotated[str | None, typer.Option(envvar="TACIT_API_KEY", help="API key.")]
+Profile = Annotated[
+    str | None, typer.Option(help="`cluster`: Kafka, PostgreSQL and the Ray at RAY_ADDRESS.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the ledger.")]
 

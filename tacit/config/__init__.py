@@ -12,6 +12,7 @@ from tacit.config.collector import (
     ScreeningSettings,
 )
 from tacit.config.methods import RewardSettings, SamplingSettings, StarSettings
+from tacit.config.profiles import require_backends
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "WebhookSettings",
     "load_settings",
     "public_dump",
+    "require_backends",
     "settings_from_json",
     "with_overrides",
 ]

@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tacit.config.collector import CollectorSettings
+from tacit.config.profiles import merged, profile_values
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -123,14 +124,19 @@ class _PlainSettings(Settings):
 
 
 def load_settings(
-    path: Path | None = None, *, overrides: list[str] | None = None, **values: Any
+    path: Path | None = None,
+    *,
+    overrides: list[str] | None = None,
+    profile: str | None = None,
+    **values: Any,
 ) -> Settings:
     """Settings from ``path`` (default ``tacit.toml`` if it is there), environment and overrides.
 
-    ``overrides`` are ``a.b=c`` strings; ``values`` are top-level fields that win over the file.
+    ``overrides`` are ``a.b=c`` strings; ``values`` are top-level fields that win over the file,
+    which wins over ``profile``.
     Raises ConfigError naming the field, what was got and how to mend it.
     """
-    tree = _read_toml(path)
+    tree = merged(profile_values(profile) if profile else {}, _read_toml(path))
     tree.update({k: v for k, v in values.items() if v is not None})
     try:
         settings = Settings(**tree)

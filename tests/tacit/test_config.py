@@ -88,3 +88,13 @@ def test_add_ons_of_the_mixed_objective_are_refused_with_another_method(add_on: 
 def test_ewc_without_replay_has_nothing_to_protect() -> None:
     with pytest.raises(ConfigError, match=r"replay\.share > 0 with trainer\.ewc"):
         load_settings(overrides=["trainer.ewc.weight=1", "trainer.replay.share=0"])
+
+
+def test_file_and_command_line_beat_the_profile(tmp_path: Path) -> None:
+    file = tmp_path / "tacit.toml"
+    file.write_text('[collector]\nhost = "10.0.0.1"\n')
+    settings = load_settings(file, profile="cluster", overrides=["deploy.host=10.0.0.2"])
+    assert settings.collector.stream == "kafka"
+    assert (settings.collector.host, settings.deploy.host) == ("10.0.0.1", "10.0.0.2")
+    with pytest.raises(ConfigError, match="a profile: cluster; got moon"):
+        load_settings(profile="moon")
