@@ -88,7 +88,8 @@ def _heads(uri: str, verifier: "Verifier") -> tuple[list["LedgerHead"], list[str
     try:
         envelopes = HeadStore(uri).all()
     except MlflowException as error:
-        return [], [f"the heads in MLflow at {uri} could not be read: {error}"]
+        mend = "Name another with --mlflow, or compare with none by --no-mlflow."
+        return [], [f"the heads in MLflow at {uri} could not be read: {error}\n{mend}"]
     for envelope in envelopes:
         try:
             head = open_head(envelope, verifier)

@@ -202,7 +202,9 @@ def test_from_feedback_to_rollback_with_a_kill_in_between(service: Service) -> N
     service.cli("rollback", "--reason", "a drill")
     service.wait("swap back", lambda: service.serves(genesis))
     assert service.get("/v1/status")["events"]["quarantined"] >= 120
-    assert "all verified" in service.cli("audit", "verify")
+    verified = service.cli("audit", "verify", "--mlflow", service.settings.tracking_uri)
+    assert "heads in MLflow" in verified
+    assert "all verified" in verified
     assert {"genesis", "decision", "promotion", "rollback"} <= _ledger_kinds(service)
 
 

@@ -79,11 +79,11 @@ def test_sizes_and_intents_are_those_asked_for(helpdesk: World) -> None:
 
     assert sizes == {
         "old_train": 4_000,
-        "old_validation": 800,
+        "old_validation": 2_000,
         "old_test": 400,
         "new_stream": 1_600,
         "new_test": 300,
-        "safety": 120,
+        "safety": 160,
     }
     assert {u.answer for u in helpdesk.old_train} == {*OLD_INTENTS.values(), REFUSAL}
     assert {u.answer for u in helpdesk.new_test} == set(NEW_INTENTS.values())
