@@ -19,6 +19,7 @@ from tacit.commands import (
     lineage,
     quarantine,
     reproduce,
+    service,
     suites,
     webhooks,
 )
@@ -56,6 +57,8 @@ app.add_typer(dead_letters.app, name="dead-letter")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suites.app, name="suites")
 app.add_typer(webhooks.app, name="webhooks")
+app.command("up")(service.up)
+app.command("run")(service.run)
 app.command("consolidate")(consolidate.consolidate)
 app.command("doctor")(doctor.doctor)
 app.command("lineage")(lineage.lineage)
@@ -69,20 +72,6 @@ def main() -> None:
     except TacitError as error:
         Console(stderr=True).print(f"[red]tacit:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-@app.command()
-def up(
-    config_file: File = None,
-    home: Home = None,
-    overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the first policy.")] = None,
-) -> None:
-    """Run the service until stopped: collector, loop, serving, review pages, MLflow."""
-    from tacit.up import run_up
-
-    settings = load_settings(config_file, overrides=overrides, home=home, model=model)
-    run_up(settings, console)
 
 
 @app.command()

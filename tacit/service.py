@@ -6,9 +6,9 @@
     screening the consumer between the stream and the database
     loop      cycles
 
-Each is ``python -m tacit.service ROLE`` and imports only what its role needs. Settings come as one
-line of JSON on standard input, which then stays open: when it closes, the parent is gone, however
-it died, and the process ends too.
+Each imports only what its role needs. ``tacit up`` starts all as ``python -m tacit.service ROLE``.
+Settings come as one line of JSON on standard input, which then stays open: when it closes, the
+parent is gone, however it died, and the process ends too. ``tacit run ROLE`` is one of them alone.
 """
 
 import gc
@@ -105,9 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the role named on the command line."""
     role = (arguments or sys.argv[1:])[0]
     settings = settings_from_json(sys.stdin.buffer.readline().decode())
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    run(role, settings)
+
+
+def run(role: str, settings: Settings) -> None:
+    """Be ``role`` until terminated."""
     configure_logging(as_json=settings.log_json)
     os.nice(_NICE.get(role, 0))
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     ROLES[role](settings)
 
 

@@ -1,7 +1,10 @@
 """What has to exist before the processes start: the schema, the signing key, the first keys."""
 
 import os
+import time
 from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
 
 from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
@@ -11,11 +14,12 @@ from tacit.database import Database
 from tacit.demo.base import make_base
 from tacit.demo.helpdesk import helpdesk_world
 from tacit.demo.world import install_world
-from tacit.errors import ConfigError, NotAuthenticatedError
+from tacit.errors import ConfigError, NotAuthenticatedError, UnavailableError
 from tacit.keys import KeyStore, Scope
 from tacit.signing import Signer
 
 PRODUCT_SOURCE = "product"
+_LOOK_S = 0.5
 
 
 def prepare(settings: Settings) -> None:
@@ -28,6 +32,36 @@ def prepare(settings: Settings) -> None:
     ensure_key(keys, settings, "admin", {Scope.ADMIN})
     ensure_key(keys, settings, "product", {Scope.SEND}, source=PRODUCT_SOURCE)
     database.dispose()
+
+
+def wait_until_prepared(settings: Settings, *, timeout_s: float = 120.0) -> None:
+    """Return once :func:`prepare` was run, by whichever process does it.
+
+    Raises UnavailableError that says what is still missing after ``timeout_s``.
+    """
+    database = Database(settings.resolved_database_url)
+    deadline = time.monotonic() + timeout_s
+    try:
+        while missing := _missing(settings, database):
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"what `tacit run control` makes, within {timeout_s:g} s",
+                    got=missing,
+                    mend="Start control; do all processes have the same home and database?",
+                )
+            time.sleep(_LOOK_S)
+    finally:
+        database.dispose()
+
+
+def _missing(settings: Settings, database: Database) -> str:
+    if not (settings.keys_path / "signing.pub").exists():
+        return f"no signing.pub in {settings.keys_path}"
+    try:
+        current, newest = database.versions()
+    except OperationalError as error:
+        return str(error.orig)
+    return "" if current == newest else f"a schema at {current}, not {newest}"
 
 
 def ensure_key(

@@ -1,4 +1,4 @@
-"""``tacit up``: the whole service in the foreground until it is stopped."""
+"""``tacit up`` and ``tacit run``: the whole service, or one process of it, in the foreground."""
 
 import signal
 
@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tacit.config import Settings
-from tacit.start import prepare
+from tacit.errors import ConfigError
+from tacit.service import ROLES, run
+from tacit.start import prepare, wait_until_prepared
 from tacit.supervisor import Supervisor
 
 
@@ -33,6 +35,22 @@ def run_up(settings: Settings, console: Console) -> None:
             )
         console.print("Ctrl-C stops it; what is durable goes on at the next start.")
         supervisor.wait()
+
+
+def run_role(role: str, settings: Settings) -> None:
+    """Be one process of a service whose others run elsewhere.
+
+    ``control`` makes what has to exist; the others wait until it does, but for ``mlflow``, which
+    needs none of it. Raises ConfigError for a role that is none, UnavailableError when nothing was
+    made in time.
+    """
+    if role not in ROLES:
+        raise ConfigError(f"a process: {', '.join(ROLES)}", got=role)
+    if role == "control":
+        prepare(settings)
+    elif role != "mlflow":
+        wait_until_prepared(settings)
+    run(role, settings)
 
 
 def where_to_look(settings: Settings) -> Table:

@@ -13,7 +13,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "log_json": True,
         "collector": {"stream": "kafka", "host": "0.0.0.0"},
         "deploy": {"host": "0.0.0.0"},
-        "tracking": {"host": "0.0.0.0"},
     }
 }
 
