@@ -1,0 +1,2 @@
+-- Run once by the PostgreSQL image, when its data folder is empty.
+CREATE DATABASE mlflow;
