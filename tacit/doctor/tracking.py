@@ -35,4 +35,21 @@ def _server(uri: str) -> Finding:
         return fail(AREA, f"{uri} does not answer: {type(error).__name__} {error}", mend)
     if answer.status_code != HTTPStatus.OK:
         return fail(AREA, f"{uri}/health says {answer.status_code}", mend)
+    return _interface(uri)
+
+
+def _interface(uri: str) -> Finding:
+    """Health is for anyone; the API is not: MLflow turns away names and users it does not know."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        return fail(
+            AREA,
+            f"{uri} is healthy and refuses its API: {' '.join(str(error).split())[:200]}",
+            "Name the host in MLFLOW_SERVER_ALLOWED_HOSTS of the server; where it asks for a user, "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        )
     return ok(AREA, f"{uri} answers")
