@@ -25,8 +25,7 @@ def doctor(
 
     Nothing is started, made or changed.
     """
-    from tacit.doctor.examine import examine
-    from tacit.doctor.findings import Finding, failed, ok
+    from tacit.doctor.findings import Finding, fail, failed, ok
 
     findings: list[Finding] = []
     try:
@@ -41,7 +40,14 @@ def doctor(
             )
         except ConfigError as error:
             findings.append(failed("profile", error))
-        findings += examine(settings)
+        try:
+            from tacit.doctor.examine import examine
+        except ModuleNotFoundError as error:
+            findings.append(
+                fail("install", f"the service is not: {error}", "pip install 'tacit[service]'")
+            )
+        else:
+            findings += examine(settings)
     if as_json:
         typer.echo(json.dumps([finding.as_row() for finding in findings], indent=2))
     else:

@@ -1,6 +1,7 @@
 """``tacit doctor``: never hangs, prints what it found, and fails when something does."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,10 @@ def test_profile_cluster_names_what_is_missing(
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setenv("TACIT_DATABASE_URL", "postgresql://db/tacit")
     assert CliRunner().invoke(app, command).exit_code == 0
+
+
+def test_an_install_without_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tacit.doctor.examine", None)
+    bad = CliRunner().invoke(app, ["doctor", "--json"])
+    [row] = [row for row in json.loads(bad.stdout) if row["status"] == "fail"]
+    assert row["mend"] == "pip install 'tacit[service]'"
