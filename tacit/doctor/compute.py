@@ -1,5 +1,6 @@
 """Is there something to train on: Ray, and the devices the settings ask for?"""
 
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -68,14 +69,24 @@ def _cluster(address: str) -> Iterator[Finding]:
 def _joined(address: str, wanted: str | None) -> Finding:
     from ray._private.services import find_gcs_addresses
 
-    here = find_gcs_addresses()
-    if not here:
-        return warn(
-            _RAY,
-            "no Ray node runs on this machine, and a driver needs one",
-            f"ray start --num-cpus=0 --address={wanted or 'HEAD:6379'}",
-        )
-    return ok(_RAY, f"this machine is a node of {', '.join(sorted(here))}")
+    here = sorted(find_gcs_addresses())
+    joined = [found for found in here if wanted is None or _is_same(found, wanted)]
+    if joined:
+        return ok(_RAY, f"this machine is a node of {', '.join(joined)}")
+    return warn(
+        _RAY,
+        f"this machine is no node of {address}, and a driver needs one beside it",
+        f"ray start --num-cpus=0 --address={wanted or 'HEAD:6379'}",
+    )
+
+
+def _is_same(found: str, wanted: str) -> bool:
+    """Whether two ``host:port`` are one; a head on this machine goes by loopback addresses too."""
+    (host, _, port), (wanted_host, _, wanted_port) = found.rpartition(":"), wanted.rpartition(":")
+    if port != wanted_port:
+        return False
+    address = socket.gethostbyname(wanted_host)
+    return ipaddress.ip_address(address).is_loopback or socket.gethostbyname(host) == address
 
 
 def check_torch(settings: Settings) -> Iterator[Finding]:

@@ -35,13 +35,25 @@ def test_ray_that_is_away(
     assert message in only(findings(check_ray, settings_in(tmp_path)), Status.FAIL).found
 
 
-def test_ray_without_a_node_here(
-    tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("nodes", "status"),
+    [
+        (set(), Status.WARN),
+        ({"127.0.0.1:1"}, Status.WARN),
+        ({"10.0.0.1:{port}"}, Status.OK),
+        ({"127.0.0.1:1", "127.0.0.1:{port}"}, Status.OK),
+    ],
+)
+def test_a_driver_needs_a_node_of_that_cluster_here(
+    nodes: set[str], status: Status, tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    found = {node.format(port=taken) for node in nodes}
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: found)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken}")
-    finding = only(findings(check_ray, settings_in(tmp_path)), Status.WARN)
-    assert finding.mend == f"ray start --num-cpus=0 --address=127.0.0.1:{taken}"
+    _, joined = findings(check_ray, settings_in(tmp_path))
+    assert joined.status is status
+    if status is Status.WARN:
+        assert joined.mend == f"ray start --num-cpus=0 --address=127.0.0.1:{taken}"
 
 
 def test_more_workers_than_cpus(tmp_path: Path) -> None:
