@@ -1,5 +1,6 @@
 """The kinds of criteria a gate policy may have; ``gatekeeper.criteria`` measures them."""
 
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -38,9 +39,9 @@ class SuiteRule(_Rule):
         return self
 
     @property
+    @abstractmethod
     def threshold(self) -> float:
         """The difference that the interval must lie above."""
-        raise NotImplementedError
 
 
 class NonInferior(SuiteRule):

@@ -14,7 +14,6 @@ from evaluator.answers import AnswerBook
 from evaluator.evaluate import Evaluator, open_verified
 from evaluator.workers import WorkerPool, open_workers
 from tacit.checkpoints import CheckpointStore
-from tacit.cluster import NAMESPACE
 from tacit.config import EvaluatorSettings
 from tacit.contracts import CheckerSpec, Suite, SuiteItem, SuiteKind
 from tacit.database import Database
@@ -28,21 +27,6 @@ pytestmark = [
 ]
 
 PROMPTS = [builders.user(f"where is order {i} " + "x" * (i % 7)) for i in range(40)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on this machine."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        namespace=NAMESPACE,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 1024 * 1024,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

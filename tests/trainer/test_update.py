@@ -19,7 +19,6 @@ from ray.exceptions import (
 from safetensors.torch import load_file
 
 from tacit.checkpoints import CheckpointStore
-from tacit.cluster import NAMESPACE
 from tacit.contracts import Outcome
 from tacit.errors import IntegrityError, PlacementError, TrainingError
 from tests import builders as build
@@ -36,21 +35,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Resour
 
 EVENTS, REPLAY = mixed_events(24), replay_examples()
 NEUTRAL = Outcome(metric="resolved", value=0.0)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on this machine, with two CPUs however many there are."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        namespace=NAMESPACE,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 1024 * 1024,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
