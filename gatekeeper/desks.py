@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
-from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Release
+from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Release, RolloutStatus
 from tacit.keys import Principal
 
 Verb = Literal["release", "drop"]
@@ -119,6 +119,10 @@ class Replica(NamedTuple):
     """``release_id``."""
     refused: str | None
     refusal: str | None
+    canary: str | None
+    """``release_id`` that stands beside the one it serves."""
+    canary_share: float | None
+    """Of the subjects, whom that one answers."""
     seen_at: datetime
     alive: bool
 
@@ -136,6 +140,14 @@ class ReleaseControl(Protocol):
 
     def before(self) -> Release | None:
         """The release a rollback goes back to, if there is one."""
+        ...
+
+    def rollout(self) -> RolloutStatus | None:
+        """The rollout under way. Raises ConflictError if it makes no sense."""
+        ...
+
+    def go_full(self, release_id: str, *, by: str, reason: str) -> None:
+        """Let a release answer all requests at once. Raises NotFoundError, ConflictError."""
         ...
 
     def roll_back(self, *, to: str, by: str, reason: str) -> Release:

@@ -11,6 +11,8 @@ from collector.triage.search import EventFilter, EventSearch
 from deploy.api import OnRollback, roll_back_with
 from deploy.history import read_release, release_before, top_release
 from deploy.release import ReleaseDesk
+from deploy.rollout import RolloutDesk
+from deploy.rollout_status import rollout_status
 from gatekeeper.desks import (
     EventPage,
     EventRuling,
@@ -21,7 +23,14 @@ from gatekeeper.desks import (
     Verb,
 )
 from tacit.config import Settings
-from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, Release, utc_now
+from tacit.contracts import (
+    EventStatus,
+    FeedbackEvent,
+    InlineInteraction,
+    Release,
+    RolloutStatus,
+    utc_now,
+)
 from tacit.database import Database
 from tacit.errors import ConflictError, NotFoundError
 from tacit.keys import Principal
@@ -95,8 +104,16 @@ class StoredFeedback:
 class StoredReleases:
     """The releases of one policy line; a ``gatekeeper.desks.ReleaseControl``."""
 
-    def __init__(self, settings: Settings, desk: ReleaseDesk, on_rollback: OnRollback) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        desk: ReleaseDesk,
+        rollouts: RolloutDesk,
+        on_rollback: OnRollback,
+    ) -> None:
         self._policy = settings.policy
+        self._stages = settings.deploy.rollout
+        self._rollouts = rollouts
         self._alive = timedelta(seconds=_MISSED_HEARTBEATS * settings.deploy.heartbeat_s)
         self._desk = desk
         self._on_rollback = on_rollback
@@ -114,6 +131,8 @@ class StoredReleases:
                 serving=row.serving,
                 refused=row.refused,
                 refusal=row.refusal,
+                canary=row.canary,
+                canary_share=row.canary_share,
                 seen_at=row.seen_at,
                 alive=now - row.seen_at < self._alive,
             )
@@ -130,6 +149,14 @@ class StoredReleases:
                 return read_release(release_before(session, top))
             except ConflictError:
                 return None
+
+    def rollout(self) -> RolloutStatus | None:
+        """The rollout under way. Raises ConflictError if it makes no sense."""
+        return rollout_status(self._rollouts, self._policy, self._stages)
+
+    def go_full(self, release_id: str, *, by: str, reason: str) -> None:
+        """Let a release answer all requests at once. Raises NotFoundError, ConflictError."""
+        self._rollouts.finish(self._policy, by=by, reason=reason, seen=release_id)
 
     def roll_back(self, *, to: str, by: str, reason: str) -> Release:
         """Serve an earlier release's weights again. Raises NotFoundError, ConflictError."""

@@ -22,6 +22,8 @@ from tacit.principal import Scope
 
 # Parentheses mark names that were taken from their key, and the column holds 128 characters.
 _NAME = re.compile(r"[^\x00-\x20\x7f()](?:[^\x00-\x1f\x7f()]{0,94}[^\x00-\x20\x7f()])?")
+OWN_NAMES = frozenset({"gate", "tacit"})
+"""The service itself stands in the ledger under these, and under ``tacit up`` and its like."""
 _BOUND: TypeAdapter[str | None] = TypeAdapter(Name | None)
 
 Journal = Callable[[Session, str, str, dict[str, object]], None]
@@ -29,10 +31,11 @@ Journal = Callable[[Session, str, str, dict[str, object]], None]
 
 
 def public_fields(row: ApiKeyRow) -> dict[str, object]:
-    """What the ledger says of a key: all but its secret, and who changed it."""
+    """What the ledger says of a key: all but its secret, of which the hash, and who changed it."""
     return {
         "key_id": row.key_id,
         "kind": row.kind,
+        "secret_hash": row.secret_hash,
         "scopes": row.scopes.split(),
         "source": row.source,
         "policy": row.policy,
@@ -52,6 +55,10 @@ def _system_user() -> str:
 def require_usable(row: ApiKeyRow, now: datetime) -> None:
     """Raises InvalidInputError for a key that nobody could ever use."""
     require_key_name(row.name)
+    if row.name.casefold() in OWN_NAMES or row.name.casefold().startswith("tacit "):
+        raise InvalidInputError(
+            "a name that is not Tacit's own: the ledger says by it who decided", got=row.name
+        )
     for bound in (row.source, row.policy):
         _require_name(bound)
     limit = row.rate_limit_per_s

@@ -46,7 +46,8 @@ __all__ = [
 class KeyStore:
     """Creates, authenticates, rotates and revokes keys; safe to share between threads.
 
-    ``master`` is needed for webhook keys alone. Changes of keys go to ``journal``, the ledger.
+    ``master`` is needed for webhook keys alone. Changes of keys go to ``journal``, the ledger, and
+    ``vouch`` raises NotAuthenticatedError for a key that may decide and stands there otherwise.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class KeyStore:
         *,
         master: MasterSecret | None = None,
         journal: Journal | None = None,
+        vouch: Callable[[ApiKeyRow], None] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._journal = journal
+        self._vouch = vouch
         self._master = master
         self._clock = clock
 
@@ -197,7 +200,10 @@ class KeyStore:
 
     def _principal_in_force(self, row: ApiKeyRow) -> Principal:
         if row.is_in_force(self._clock()):
-            return row.principal()
+            principal = row.principal()
+            if self._vouch is not None and principal.scopes & {Scope.REVIEW, Scope.ADMIN}:
+                self._vouch(row)
+            return principal
         became = "was revoked" if row.revoked_at is not None else f"expired at {row.expires_at}"
         raise NotAuthenticatedError(
             "a key in force",

@@ -95,8 +95,16 @@ class Principal:
             )
 
 
+_MENDS = {
+    what: f"`tacit keys create NAME --scope … --{what} {what.upper()}` makes a key for another."
+    for what in ("source", "policy")
+}
+
+
 def _require_same(what: str, bound: str | None, asked: str | None) -> None:
     if bound is not None and asked is not None and bound != asked:
         raise NotAllowedError(
-            f"{what} {bound!r}, which the key or token is bound to", got=repr(asked)
+            f"{what} {bound!r}, which the key or token is bound to",
+            got=repr(asked),
+            mend=_MENDS.get(what, ""),
         )

@@ -17,6 +17,8 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tacit.contracts import canonical_json
 from tacit.errors import IntegrityError
 
+PRIVATE_NAME = "signing.pem"
+PUBLIC_NAME = "signing.pub"
 PAYLOAD_TYPE = "application/vnd.tacit+json"
 
 
@@ -33,7 +35,11 @@ class Verifier:
             key = serialization.load_pem_public_key(path.read_bytes())
             return cls(SSlibKey.from_crypto(key))
         except (OSError, ValueError) as error:
-            raise IntegrityError(f"an Ed25519 public key in {path}", got=str(error)) from error
+            raise IntegrityError(
+                f"an Ed25519 public key in {path}",
+                got=str(error),
+                mend="Give this process the signing.pub that `tacit keys signing` made.",
+            ) from error
 
     def open(self, envelope_json: str) -> dict[str, Any]:
         """The signed payload. Raises IntegrityError if the envelope was altered or forged."""
@@ -66,16 +72,34 @@ class Signer(Verifier):
 
     @classmethod
     def load_or_create(cls, folder: Path) -> "Signer":
-        """The key in ``folder/signing.pem``; made, with its public half, where there is none."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "signing.pem"
-        if not path.exists():
-            _write_key(path, Ed25519PrivateKey.generate())
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        """The key in ``folder/signing.pem``; made, with its public half, where there is neither.
+
+        Raises IntegrityError for a key that cannot be used, for the public half of another and
+        for one without the key: approvals are bound to the key they were signed with.
+        """
+        path, public = folder / PRIVATE_NAME, folder / PUBLIC_NAME
+        if not path.exists() and public.exists():
+            raise IntegrityError(
+                f"{PRIVATE_NAME} in {folder}, with which this process signs",
+                got="its public half alone",
+                mend="Put it back, or mount it here: with another key every approval so far stops "
+                "counting. Serving is the one that needs the public half only.",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _write_key(path, Ed25519PrivateKey.generate())
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise IntegrityError(
+                f"an Ed25519 private key in {path}",
+                got=str(error),
+                mend="`tacit keys signing FOLDER` makes one; the user of this process reads it.",
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise IntegrityError(f"an Ed25519 private key in {path}", got=type(key).__name__)
         signer = cls(key)
-        (folder / "signing.pub").write_bytes(signer.public_pem())
+        _publish(signer.public_pem(), public)
         return signer
 
     def public_pem(self) -> bytes:
@@ -87,6 +111,18 @@ class Signer(Verifier):
         envelope = Envelope(canonical_json(payload), PAYLOAD_TYPE, {})
         envelope.sign(self._signer)
         return json.dumps(envelope.to_dict(), sort_keys=True)
+
+
+def _publish(pem: bytes, path: Path) -> None:
+    if path.exists() and path.read_bytes() == pem:
+        return
+    try:
+        path.write_bytes(pem)
+    except OSError as error:  # a secret that is mounted cannot be written to
+        if path.exists():
+            raise IntegrityError(
+                f"the public half of {PRIVATE_NAME} in {path}", got="that of another key"
+            ) from error
 
 
 def _write_key(path: Path, key: Ed25519PrivateKey) -> None:

@@ -40,10 +40,10 @@ def audit_verify(
     Also compares with the heads kept in MLflow: a ledger cut at its end or put back from an older
     copy is found there alone. A file is compared only with --mlflow.
     """
-    from tacit.signing import Verifier
+    from tacit.signing import PUBLIC_NAME, Verifier
 
     settings = load_settings(home=home)
-    verifier = Verifier.load(public_key or settings.keys_path / "signing.pub")
+    verifier = Verifier.load(public_key or settings.signing_path / PUBLIC_NAME)
     tree = None if file is None else _read(file)
     if tree is not None and "entries" not in tree:
         _verify_proofs(tree, verifier)

@@ -100,6 +100,18 @@ def _print_secret(store: "KeyStore", name: str, text: str) -> None:
         typer.echo(path)
 
 
+@app.command("signing")
+def keys_signing(
+    folder: Annotated[Path, typer.Argument(help="Where signing.pem and signing.pub go.")],
+) -> None:
+    """Make the key that approvals are signed with, for processes that do not share a home."""
+    from tacit.signing import PRIVATE_NAME, PUBLIC_NAME, Signer
+
+    Signer.load_or_create(folder)
+    console.print(f"{folder / PRIVATE_NAME}: for control and the loop alone", soft_wrap=True)
+    console.print(f"{folder / PUBLIC_NAME}: for serving and auditors", soft_wrap=True)
+
+
 def _keys_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(
         "name", "kind", "scopes", "source", "policy", "limit", "age", "expires", box=box.SIMPLE_HEAD
@@ -138,6 +150,6 @@ def _key_store(home: Path | None) -> "KeyStore":
     settings = load_settings(home=home)
     database = Database(settings.resolved_database_url)
     database.migrate()
-    ledger = Ledger(database, Signer.load_or_create(settings.keys_path))
+    ledger = Ledger(database, Signer.load_or_create(settings.signing_path))
     master = MasterSecret.load_or_create(settings.keys_path)
     return KeyStore(database, master=master, journal=ledger.append)

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tacit.config import Settings
 from tacit.doctor.findings import Finding, fail, ok, warn
+from tacit.doctor.home import nearest_folder
 from tacit.secrets_file import MASTER_NAME
+from tacit.signing import PRIVATE_NAME, PUBLIC_NAME
 
 AREA = "keys"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -18,10 +20,9 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
     """Signing key, master secret, API keys; and the addresses of webhooks kept in variables."""
-    folder = settings.keys_path.resolve()
-    signing = folder / "signing.pem"
+    folder, signing = settings.keys_path.resolve(), settings.signing_path.resolve() / PRIVATE_NAME
     if not signing.exists():
-        yield _no_signing_key(folder)
+        yield _no_signing_key(signing.parent, alone=signing.parent != folder)
     else:
         yield _signing_key(signing)
     secrets = [signing, folder / MASTER_NAME, *sorted(folder.glob("*.key"))]
@@ -36,12 +37,26 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _no_signing_key(folder: Path) -> Finding:
-    if (folder / "signing.pub").exists():
+def _no_signing_key(folder: Path, *, alone: bool) -> Finding:
+    """``alone``: the folder is for the signing key, and each process may see a part of it."""
+    if (folder / PUBLIC_NAME).exists() and alone:
+        return warn(
+            AREA,
+            f"{folder} has the public half of the signing key alone",
+            f"Serving needs no more; control and the loop need {PRIVATE_NAME}.",
+        )
+    if (folder / PUBLIC_NAME).exists():
         return fail(
             AREA,
             f"{folder} has the public half of the signing key alone",
             "Put signing.pem back: with another key every approval so far stops counting.",
+        )
+    place = nearest_folder(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return fail(
+            AREA,
+            f"no signing key in {folder}, and none can be made there",
+            "`tacit keys signing FOLDER` makes one; give it to control and the loop.",
         )
     return ok(AREA, f"the signing key is made in {folder} at the start")
 
@@ -57,7 +72,7 @@ def _signing_key(path: Path) -> Finding:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    half = path.with_name("signing.pub")
+    half = path.with_name(PUBLIC_NAME)
     if half.exists() and half.read_bytes() != public:
         return warn(
             AREA,
@@ -68,6 +83,9 @@ def _signing_key(path: Path) -> Finding:
 
 
 def _private(path: Path) -> Iterator[Finding]:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & _OTHERS:
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    # A secret that is mounted belongs to root; its group is how this user gets to read it.
+    allowed = 0 if found.st_uid == os.geteuid() else stat.S_IRGRP
+    if mode & _OTHERS & ~allowed:
         yield fail(AREA, f"{path} has mode {mode:04o}: others can reach it", f"chmod 600 {path}")

@@ -21,18 +21,33 @@ _HEALTHY = {
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """One line for each port that ``tacit up`` would listen on."""
-    places = {
-        "control": ("collector.port", settings.collector.host, settings.collector.port),
-        "serving": ("deploy.port", settings.deploy.host, settings.deploy.port),
-    }
-    if settings.tracking.uri is None:
-        places["mlflow"] = ("tracking.port", settings.tracking.host, settings.tracking.port)
+    places = _places(settings)
     shared = Counter(port for _, _, port in places.values() if port)
     for role, (name, host, port) in places.items():
         if shared[port] > 1:
             yield fail(AREA, f"{name} is {port}, and so is another", "Give each its own.")
         else:
             yield _port(role, name, host, port)
+
+
+def taken_ports(settings: Settings) -> list[str]:
+    """``setting port`` of those that ``tacit up`` needs and somebody listens on."""
+    return [
+        f"{name} {port}"
+        for name, host, port in _places(settings).values()
+        if (refused := _bind(host, port)) is not None and refused.errno == errno.EADDRINUSE
+    ]
+
+
+def _places(settings: Settings) -> dict[str, tuple[str, str, int]]:
+    """Setting, host and port of each process that listens."""
+    places = {
+        "control": ("collector.port", settings.collector.host, settings.collector.port),
+        "serving": ("deploy.port", settings.deploy.host, settings.deploy.port),
+    }
+    if settings.tracking.uri is None:
+        places["mlflow"] = ("tracking.port", settings.tracking.host, settings.tracking.port)
+    return places
 
 
 def _port(role: str, name: str, host: str, port: int) -> Finding:

@@ -1,10 +1,5 @@
-"""Keys: what is a way in and what never is, rotation, ends, and what a principal may send."""
+"""Keys: what is a way in and what never is, rotation, ends, and the secrets of webhooks."""
 
-import json
-import pickle
-import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,33 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import update
 
 from gatekeeper.ledger import Ledger
-from tacit.contracts import Rating, RatingScale
 from tacit.database import Database
 from tacit.errors import (
     ConfigError,
     ConflictError,
     InvalidInputError,
-    NotAllowedError,
     NotAuthenticatedError,
     NotFoundError,
-    RateLimitedError,
     TacitError,
     UnavailableError,
 )
-from tacit.http import bearer_principal, error_response, install_error_handlers
 from tacit.keys import ApiKeyRow, KeyStore, Principal, Scope
-from tacit.secrets_file import MasterSecret, load_or_create_secret
+from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
-from tests.builders import MOMENT, event, interaction
+from tests.builders import MOMENT
 
-TACIT = Path(sys.executable).with_name("tacit")
 SEND = {Scope.SEND}
 
 
@@ -234,6 +220,8 @@ def _create(name: str = "x", **fields: Any) -> Callable[[KeyStore], str]:
         (_create(kind="webhook", source="crm", scopes={Scope.ADMIN}), "scope send"),
         (_rotate_with_grace(-1), "grace"),
         (_rotate_with_grace(float("nan")), "grace"),
+        (lambda keys: keys.create("Gate", scopes={Scope.REVIEW}), "Tacit's own"),
+        (lambda keys: keys.create("tacit up", scopes={Scope.REVIEW}), "Tacit's own"),
     ],
 )
 def test_key_that_could_never_be_used_is_not_made(
@@ -324,154 +312,6 @@ def test_webhook_under_another_master_secret_is_a_clear_error(database: Database
         KeyStore(database).webhook(endpoint)
     mended = other.rotate("crm", grace_s=60)
     assert [key.secret for key in other.webhook(endpoint)] == [mended]
-
-
-def _token(**fields: Any) -> Principal:
-    bound: dict[str, Any] = {
-        "key_id": "k", "name": "shop", "scopes": frozenset(SEND), "source": "helpdesk",
-        "policy": "default", "interaction_id": "i-1", "subject_id": "u-1", "token_id": "t",
-    }  # fmt: skip
-    return Principal(**{**bound, **fields})
-
-
-def test_principal_bound_to_source_and_policy_sends_nothing_else() -> None:
-    shop = Principal("k", "shop", frozenset(SEND), source="helpdesk", policy="default")
-    anyone = Principal("k", "any", frozenset(SEND), source=None, policy=None)
-    for sent in (event(), event(subject_id="u-9"), event(episode_id="ep")):
-        shop.require_event(sent)
-        anyone.require_event(sent)
-    for other in (event(source="other"), event(policy="other")):
-        anyone.require_event(other)
-        with pytest.raises(NotAllowedError, match="'other'"):
-            shop.require_event(other)
-
-
-def test_token_sends_its_own_interaction_and_subject_alone() -> None:
-    _token().require_event(event(interaction_id="i-1"))
-    for other in (
-        event(interaction_id="i-2"),
-        event(interaction_id="i-1", subject_id="u-2"),
-        event(interaction_id="i-1", source="other"),
-        event(interaction_id="i-1", policy="other"),
-        event(interaction_id="i-1", interaction=interaction()),
-        event(interaction_id="i-1", episode_id="ep"),
-        event(episode_id="ep"),
-        event(interaction=interaction()),
-    ):
-        with pytest.raises(NotAllowedError):
-            _token().require_event(other)
-
-
-def test_token_sends_only_the_kinds_it_was_made_for() -> None:
-    thumb = Rating(value=1, scale=RatingScale(low=0, high=1))
-    token = _token(kinds=frozenset({"rating"}))
-    token.require_event(event(interaction_id="i-1", feedback=thumb))
-    with pytest.raises(NotAllowedError, match="type rating"):
-        token.require_event(event(interaction_id="i-1"))
-    with pytest.raises(NotAllowedError, match="feedback token"):
-        token.require_key()
-    Principal("k", "shop", frozenset(SEND), source=None, policy=None).require_key()
-
-
-def _app(keys: KeyStore) -> TestClient:
-    app = FastAPI()
-    install_error_handlers(app)
-
-    @app.get("/who")
-    def who(request: Request) -> str:
-        return bearer_principal(keys, request).name
-
-    return TestClient(app, raise_server_exceptions=False)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(header=st.binary(max_size=300) | st.sampled_from([b"Bearer", b"Bearer ", b"bearer \t "]))
-def test_no_authorization_header_but_a_key_is_a_way_in(
-    sqlite_database: Database, header: bytes
-) -> None:
-    http = _app(KeyStore(sqlite_database))
-    assert http.get("/who", headers=[(b"authorization", header)]).status_code == 401
-
-
-def test_header_is_read_as_http_says(sqlite_database: Database) -> None:
-    keys = KeyStore(sqlite_database)
-    key, http = keys.create("shop", scopes=SEND), _app(keys)
-    for header in (f"Bearer {key}", f"bearer   {key} ", f"BEARER {key}"):
-        assert http.get("/who", headers={"Authorization": header}).json() == "shop"
-    for header in (key, f"Basic {key}", f"Bearer{key}", f"Bearer {key} x", f"Bearer Bearer {key}"):
-        assert http.get("/who", headers={"Authorization": header}).status_code == 401
-
-
-@pytest.mark.parametrize(("wait_s", "header"), [(0.01, "1"), (1.0, "1"), (1.2, "2"), (61.0, "61")])
-def test_rate_limit_says_when_to_come_again(wait_s: float, header: str) -> None:
-    error = RateLimitedError("less", got="more", mend="wait", retry_after_s=wait_s)
-    copied = pickle.loads(pickle.dumps(error))
-    assert (copied.retry_after_s, str(copied)) == (wait_s, str(error))
-    answer = error_response(copied)
-    assert (answer.status_code, answer.headers["Retry-After"]) == (429, header)
-
-
-def test_secret_file_is_made_once_private_and_never_taken_empty(tmp_path: Path) -> None:
-    path = tmp_path / "keys" / "some.secret"
-    secret = load_or_create_secret(path)
-    assert load_or_create_secret(path) == secret
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in path.parent.iterdir()] == ["some.secret"]
-    for text in ("", "\n", "short"):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match="at least 32"):
-            load_or_create_secret(path)
-
-
-def test_derived_keys_differ_by_purpose_and_by_master(tmp_path: Path) -> None:
-    master = MasterSecret.load_or_create(tmp_path)
-    again, other = MasterSecret.load_or_create(tmp_path), MasterSecret("x" * 43)
-    derived = [master.derive("a"), master.derive("b"), other.derive("a")]
-    assert len(set(derived)) == 3
-    assert {len(key) for key in derived} == {32}
-    assert again.derive("a") == derived[0]
-
-
-def _run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
-    command = [TACIT, "keys", *words, "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=home)
-
-
-def test_keys_on_the_command_line(tmp_path: Path) -> None:
-    _run("create", "shop", "--scope", "send", "--rate-limit", "5", "--expires-in-days", "9",
-         home=tmp_path)  # fmt: skip
-    made = _run("create", "crm", "--webhook", "--source", "crm", home=tmp_path).stdout.split()
-    assert made[0].startswith("whsec_")
-    rotated = _run("rotate", "crm", "--grace", "60", home=tmp_path).stdout.split()
-    assert rotated[1] == made[1]
-    assert rotated[0] != made[0]
-    new, old, shop = json.loads(_run("list", "--json", home=tmp_path).stdout)
-    assert (new["name"], old["name"], shop["name"]) == ("crm", f"crm (rotated {old['key_id']})",
-                                                        "shop")  # fmt: skip
-    assert (shop["rate_limit_per_s"], shop["scopes"], shop["kind"]) == (5.0, ["send"], "bearer")
-    assert shop["expires_at"] > shop["created_at"]
-    assert new["path"] == made[1]
-    table = _run("list", home=tmp_path).stdout
-    for word in ("crm", "webhook", "shop", "5/s", "in 8 d", "never", "default"):
-        assert word in table
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["create", "x"], "expected --scope"),
-        (["create", "x", "--scope", "fly"], "fly"),
-        (["create", "x", "--webhook"], "source"),
-        (["create", "x", "--scope", "send", "--expires-in-days", "nan"], "days"),
-        (["create", "x", "--scope", "send", "--expires-in-days", "-1"], "future"),
-        (["rotate", "nobody"], "nobody"),
-    ],
-)
-def test_refusals_on_the_command_line(tmp_path: Path, words: list[str], message: str) -> None:
-    done = _run(*words, home=tmp_path)
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_changes_of_keys_are_entries_of_the_ledger_without_their_secrets(

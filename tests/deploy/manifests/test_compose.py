@@ -80,8 +80,40 @@ def test_nothing_waits_for_the_health_of_what_reports_none() -> None:
     services: dict[str, Any] = compose()["services"]
     for name, service in services.items():
         for other, wanted in service.get("depends_on", {}).items():
+            if wanted == {"condition": "service_completed_successfully"}:
+                assert services[other]["restart"] == "no", f"{name} waits for the end of {other}"
+                continue
             assert wanted == {"condition": "service_healthy"}
             assert "healthcheck" in services[other], f"{name} waits for {other}"
+
+
+def _volumes(service: dict[str, Any]) -> dict[str, str]:
+    """What is mounted where, of the named volumes that hold files of Tacit."""
+    mounts = [mount.split(":") for mount in service.get("volumes", [])]
+    return {source: ":".join(place) for source, *place in mounts}
+
+
+def test_only_who_signs_has_the_signing_key_and_only_control_the_other_keys() -> None:
+    services = compose()["services"]
+    mounts = {name: _volumes(service) for name, service in services.items()}
+    signing = {name: volumes.get("signing") for name, volumes in mounts.items()}
+    read_only = "/var/lib/signing:ro"
+    assert {name: place for name, place in signing.items() if place} == {
+        "control": read_only,
+        "loop": read_only,
+        "signing-key": "/var/lib/signing",
+    }
+    verifying = {name for name, volumes in mounts.items() if "verifying" in volumes}
+    assert verifying == {"serving", "signing-key"}
+    assert mounts["serving"]["verifying"] == read_only
+    assert {name for name, volumes in mounts.items() if "keys" in volumes} == {"control"}
+    assert "home" not in mounts["screening"]
+    assert "home" not in mounts["ray-head"]
+    for role in PROCESSES:
+        place = services[role]["environment"]["TACIT_GATEKEEPER__SIGNING_PATH"]
+        assert place == "/var/lib/signing"
+    words = tacit_words(services["signing-key"]["command"])
+    assert words[:3] == ["keys", "signing", "/var/lib/signing"]
 
 
 def test_volumes_and_files_exist() -> None:

@@ -16,7 +16,7 @@ import yaml
 from ray import __version__ as ray_version
 
 from tacit.config import load_settings, require_backends
-from tacit.service import ROLES
+from tacit.service import DRAIN_S, ROLES
 from tests.deploy.manifests.reading import BASE, pod_templates, resources, tacit_words
 
 VERSION = "1.34"
@@ -114,11 +114,84 @@ def test_nothing_refers_to_what_is_not_there() -> None:
                 if "configMap" in volume:
                     data = maps[volume["configMap"]["name"]]["data"]
                     assert {i["key"] for i in volume["configMap"]["items"]} <= set(data)
+                mounted = {m["name"] for c in spec["containers"] for m in c.get("volumeMounts", [])}
+                assert volume["name"] in mounted
             for container in spec["containers"]:
                 assert {m["name"] for m in container.get("volumeMounts", [])} <= set(volumes)
                 for variable in container.get("env", []):
                     source = variable.get("valueFrom", {}).get("configMapKeyRef")
                     assert source is None or source["key"] in maps[source["name"]]["data"]
+
+
+def _secret_files(resource: dict[str, Any]) -> set[tuple[str, str]]:
+    """``(secret or claim, file)`` of all that its pods can read; ``*`` for a whole claim."""
+    found = set()
+    for template in pod_templates(resource):
+        for volume in template["spec"].get("volumes", []):
+            if "secret" in volume:
+                name = volume["secret"]["secretName"]
+                found |= {(name, item["key"]) for item in volume["secret"]["items"]}
+            if "persistentVolumeClaim" in volume:
+                found.add((volume["persistentVolumeClaim"]["claimName"], "*"))
+    return found
+
+
+def test_each_process_can_read_the_secrets_it_needs_and_no_other() -> None:
+    home, private = ("tacit-home", "*"), ("tacit-signing", "signing.pem")
+    public = ("tacit-signing", "signing.pub")
+    wanted = {
+        "tacit-control": {home, private, public, ("tacit-keys", "*")},
+        "tacit-loop": {home, private, public},
+        "tacit-serving": {home, public},
+        "tacit-screening": set(),
+        "tacit-mlflow": {("tacit-mlflow", "*")},
+    }
+    assert {name: _secret_files(d) for name, d in _named("Deployment").items()} == wanted
+    [ray] = _named("RayCluster").values()
+    assert _secret_files(ray) == {home}
+
+    variables = {
+        name: [source["secretRef"] for c in _containers(d) for source in c.get("envFrom", [])]
+        for name, d in _named("Deployment").items()
+    }
+    common = {"name": "tacit-secrets"}
+    for role in ("control", "serving"):
+        assert variables.pop(f"tacit-{role}") == [
+            common,
+            {"name": f"tacit-{role}", "optional": True},
+        ]
+    assert variables == {"tacit-loop": [common], "tacit-screening": [common], "tacit-mlflow": []}
+    for deployment in _named("Deployment").values():
+        for template in pod_templates(deployment):
+            assert template["spec"]["automountServiceAccountToken"] is False
+
+
+def test_the_signing_key_is_where_the_settings_say_and_no_stranger_reads_it() -> None:
+    place = _named("ConfigMap")["tacit-settings"]["data"]["TACIT_GATEKEEPER__SIGNING_PATH"]
+    for name in ("tacit-control", "tacit-loop", "tacit-serving"):
+        deployment = _named("Deployment")[name]
+        [container] = _containers(deployment)
+        [mount] = [m for m in container["volumeMounts"] if m["name"] == "signing"]
+        assert (mount["mountPath"], mount["readOnly"]) == (place, True)
+        assert "TACIT_GATEKEEPER__SIGNING_PATH" in {v["name"] for v in container["env"]}
+        [template] = pod_templates(deployment)
+        [volume] = [v for v in template["spec"]["volumes"] if v["name"] == "signing"]
+        assert volume["secret"]["defaultMode"] & 0o007 == 0
+
+
+def test_replicas_of_serving_are_replaced_without_a_gap() -> None:
+    serving = _named("Deployment")["tacit-serving"]["spec"]
+    assert serving["replicas"] >= 2
+    assert serving["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert _named("PodDisruptionBudget")["tacit-serving"]["spec"]["minAvailable"] >= 1
+    pod = serving["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"  # 503 without a release
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"  # which it may yet wait for
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > pause + DRAIN_S
+    [spread] = pod["topologySpreadConstraints"]
+    assert spread["labelSelector"] == serving["selector"]
 
 
 def test_selectors_find_their_pods() -> None:

@@ -12,7 +12,7 @@ from tacit.doctor.reward import check_model, check_reward
 from tacit.errors import ConfigError
 from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
-from tests.tacit.doctor.patients import findings, only, settings_in, write_suite
+from tests.tacit.doctor.patients import findings, only, only_ok, settings_in, write_suite
 
 
 def test_keys_that_others_read_and_keys_that_are_broken(tmp_path: Path) -> None:
@@ -32,6 +32,35 @@ def test_keys_that_others_read_and_keys_that_are_broken(tmp_path: Path) -> None:
     assert "backup" in only(findings(check_keys, settings), Status.FAIL).mend
     signing.unlink()
     assert "alone" in only(findings(check_keys, settings), Status.FAIL).found
+
+
+def test_a_signing_key_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, f"gatekeeper.signing_path={tmp_path}/signing")
+    place = settings.signing_path
+    assert [f.status for f in findings(check_keys, settings)] == [Status.OK]
+    Signer.load_or_create(place)
+    assert "signs" in only_ok(findings(check_keys, settings)).found
+    (place / "signing.pem").unlink()
+    assert "Serving needs no more" in only(findings(check_keys, settings), Status.WARN).mend
+    (place / "signing.pem").mkdir(mode=0o700)
+    assert "cannot be used" in only(findings(check_keys, settings), Status.FAIL).found
+    (tmp_path / "file").write_text("")
+    nowhere = settings_in(tmp_path, f"gatekeeper.signing_path={tmp_path}/file/signing")
+    assert "tacit keys signing" in only(findings(check_keys, nowhere), Status.FAIL).mend
+
+
+def test_a_mounted_secret_may_be_read_by_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path)
+    Signer.load_or_create(settings.keys_path)
+    signing = settings.keys_path / "signing.pem"
+    signing.chmod(0o440)
+    assert "chmod 600" in only(findings(check_keys, settings), Status.FAIL).mend
+    monkeypatch.setattr("os.geteuid", lambda: signing.stat().st_uid + 1)
+    assert "signs" in only_ok(findings(check_keys, settings)).found
+    signing.chmod(0o444)
+    assert "others can reach it" in only(findings(check_keys, settings), Status.FAIL).found
 
 
 def test_a_webhook_whose_variable_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
