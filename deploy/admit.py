@@ -1,15 +1,15 @@
-"""What must hold before a release is written, and writing it.
+"""What must hold before a release is written, writing it, and ending the rollout it takes back.
 
 Called by ``deploy/release.py`` alone, within its transaction.
 """
 
 from datetime import datetime
 
-from sqlalchemy import exc
+from sqlalchemy import exc, update
 from sqlalchemy.orm import Session
 
 from deploy.history import read_release, release_rows
-from deploy.tables import ReleaseRow
+from deploy.tables import ReleaseRow, RolloutRow, Stage
 from tacit.contracts import Decision, PolicyCandidate, Release, ReleaseBundle
 from tacit.errors import ConflictError
 
@@ -34,6 +34,16 @@ def insert_release(session: Session, release: Release, bundle: ReleaseBundle) ->
             got="another release made at the same time",
             mend="Look at what serves now and try again.",
         ) from error
+
+
+def end_rollout(session: Session, release_id: str, *, why: str, moment: datetime) -> None:
+    """Mark that a release is taken out of service before it was full; nothing if it was."""
+    under_way = RolloutRow.stage.in_([Stage.SHADOW, Stage.CANARY])
+    session.execute(
+        update(RolloutRow)
+        .where(RolloutRow.release_id == release_id, under_way)
+        .values(stage=Stage.ENDED, why=why, since=moment)
+    )
 
 
 def check_follows(

@@ -16,10 +16,12 @@ from datetime import datetime
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from deploy.engines.base import Delta, Engine, Generation, Ticket
+from deploy.arms import Arms, Assignment, assign
+from deploy.engines.base import Delta, Generation, Ticket
 from deploy.openai_format import answer_head, policy_version
 from deploy.openai_forms import ChatForm, Form, TextForm
 from deploy.openai_requests import ChatRequest, TextRequest
+from deploy.traffic import Traffic
 from tacit.config import Settings
 from tacit.contracts import Digest, Interaction, utc_now
 from tacit.errors import TacitError
@@ -28,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 RECORD_WAIT_S = 0.05
 """How long the end of an answer waits for its interaction to be on disk."""
-CHAMPION = "champion"
-"""The arm that answers where nothing else shares the traffic."""
 
 Record = Callable[[Interaction], None]
 Step = tuple[int, Delta | None]
@@ -51,6 +51,7 @@ class Chat:
     policy: str
     request: ChatRequest | TextRequest
     asker: Asker
+    assignment: Assignment
     tickets: list[Ticket]
     answer_id: str
     asked_at: datetime
@@ -107,7 +108,7 @@ class Recorder:
                         policy=chat.policy,
                         source=chat.asker.source,
                         subject_id=request.user,
-                        episode_id=request.metadata.episode_id,
+                        episode_id=request.episode,
                         occurred_at=chat.asked_at,
                         prompt=prompt,
                         # PostgreSQL cannot store NUL, which a byte-level policy may well say.
@@ -117,8 +118,8 @@ class Recorder:
                         logprobs=generation.logprobs,
                         sampling=sampling,
                         template_digest=generation.template_digest,
-                        arm=CHAMPION,
-                        arm_probability=1.0,
+                        arm=chat.assignment.arm,
+                        arm_probability=chat.assignment.probability,
                     )
                 )
             except (TacitError, ValidationError, OSError) as error:
@@ -126,7 +127,7 @@ class Recorder:
 
 
 async def submit(
-    engine: Engine,
+    traffic: Traffic,
     request: ChatRequest | TextRequest,
     asker: Asker,
     *,
@@ -143,13 +144,17 @@ async def submit(
             replace(generation, on_delta=_teller(steps, choice))
             for choice, generation in enumerate(generations)
         ]
-    tickets = await run_in_threadpool(engine.submit, generations)
+
+    def draw(arms: Arms) -> Assignment:
+        return assign(arms, model=request.model, subject=request.user, episode=request.episode)
+
+    assignment, tickets = await run_in_threadpool(traffic.submit, generations, draw)
     if steps is not None:
         for choice, ticket in enumerate(tickets):
             ticket.future.add_done_callback(_ender(steps, choice))
     form = _form_of(request)
     answer_id = form.id_prefix + uuid.uuid4().hex
-    return Chat(settings.policy, request, asker, tickets, answer_id, utc_now(), form)
+    return Chat(settings.policy, request, asker, assignment, tickets, answer_id, utc_now(), form)
 
 
 async def wait(chat: Chat) -> list[Generation]:

@@ -1,4 +1,5 @@
-"""Reading the releases of a policy line: the newest, a named one, and the one to go back to.
+"""Reading the releases of a policy line: the newest, a named one, the one to go back to and what
+that takes back.
 
 Bundles hold whole reports, so they are read only where they are looked at.
 """
@@ -9,7 +10,8 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, defer
 
 from deploy.tables import ReleaseRow
-from tacit.contracts import Release
+from deploy.verify import read_bundle
+from tacit.contracts import Digest, Release
 from tacit.errors import ConflictError, NotFoundError
 
 
@@ -43,6 +45,20 @@ def release_before(session: Session, top: Release) -> ReleaseRow:
         got="none",
         mend="`--to RELEASE` names any release, newer weights too.",
     )
+
+
+def batches_taken_back(session: Session, policy: str, release: Release) -> list[Digest]:
+    """Digests of the batches whose weights a rollback took out of service, oldest first.
+
+    That is, of all releases after the one that ``release`` goes back to. Empty for a release that
+    is not a rollback.
+    """
+    if release.rollback_of is None:
+        return []
+    rows = [r for r in release_rows(session, policy) if r.sequence < release.sequence]
+    kept = max(r.sequence for r in rows if r.weights == release.weights)
+    bundles = [read_bundle(r.bundle) for r in reversed(rows) if r.sequence > kept]
+    return list(dict.fromkeys(b.batch.digest() for b in bundles if b.batch is not None))
 
 
 def release_rows(

@@ -91,6 +91,11 @@ class SampledRequest(Asked):
         return self.n
 
     @property
+    def episode(self) -> str | None:
+        """The episode that the request is a step of, if the caller said so."""
+        return None
+
+    @property
     def wants_usage(self) -> bool:
         """Whether a streamed answer ends with the numbers of tokens."""
         return self.stream_options is not None and self.stream_options.include_usage

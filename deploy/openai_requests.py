@@ -75,6 +75,11 @@ class ChatRequest(SampledRequest):
         """``max_completion_tokens``, or under its older name ``max_tokens``."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def episode(self) -> str | None:
+        """``metadata.episode_id``."""
+        return self.metadata.episode_id
+
     def prompt(self) -> tuple[Message, ...]:
         """The messages as the policy is asked. Raises InvalidInputError."""
         try:

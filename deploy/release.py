@@ -9,13 +9,12 @@ A release is never changed. Rolling back makes a new one that points at older we
 the approval those had.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deploy.admit import check_follows, check_in_time, insert_release
+from deploy.admit import check_follows, check_in_time, end_rollout, insert_release
 from deploy.history import (
     named_release,
     read_release,
@@ -23,7 +22,9 @@ from deploy.history import (
     release_rows,
     top_release,
 )
-from deploy.tables import ReleaseRow, ReplicaRow
+from deploy.replicas import forget_replicas, replica_rows
+from deploy.signed import SignedReleases
+from deploy.tables import ReplicaRow
 from deploy.verify import check_bundle, check_evidence, open_decision, read_bundle
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import (
@@ -37,7 +38,7 @@ from tacit.contracts import (
     utc_now,
 )
 from tacit.database import Database
-from tacit.errors import ConflictError, IntegrityError, NotFoundError
+from tacit.errors import ConflictError, IntegrityError
 from tacit.signing import Signer
 
 Journal = Callable[[Session, str, str, dict[str, object]], None]
@@ -61,6 +62,7 @@ class ReleaseDesk:
         self._signer = signer
         self._journal = journal
         self._clock = clock
+        self.signed = SignedReleases(db, signer)
 
     def first(self, session: Session, policy: str, decision_envelope: str, *, by: str) -> Release:
         """Release 0 of a policy line, on a genesis decision; idempotent for the same decision.
@@ -112,6 +114,8 @@ class ReleaseDesk:
         top = top_release(session, policy)
         if top is not None and top.decision_digest == decision.digest():
             return top
+        if top is not None:
+            self.signed.check(session, top.release_id)
         check_follows(session, candidate, decision, top)
         evidence = ReleaseBundle(
             release_envelope="",
@@ -123,38 +127,39 @@ class ReleaseDesk:
         return self._release(session, "promotion", decision, evidence, top=top, by=by)
 
     def rollback(
-        self, session: Session, policy: str, *, to: str | None = None, by: str, reason: str
+        self,
+        session: Session,
+        policy: str,
+        *,
+        to: str | None = None,
+        of: str | None = None,
+        by: str,
+        reason: str,
+        keep_feedback: bool = False,
     ) -> Release:
         """Serve older weights again, by default those that the current ones replaced.
 
-        ``to`` names any earlier release. The new release stands on the approval the older one had.
-        Raises NotFoundError on an unknown ``to``, ConflictError with nothing to go back to or when
-        another release was made at the same time, IntegrityError if the older release was altered.
+        ``to`` names any earlier release, ``of`` the one that must be the newest still. The new
+        release stands on the approval the older one had. Raises NotFoundError on an unknown ``to``,
+        ConflictError with nothing to go back to, with something newer than ``of`` or when another
+        release was made at the same time, IntegrityError if the older release was altered. A
+        rollout of the release that is taken back ends. The ledger notes ``keep_feedback``; what
+        becomes of the feedback is the caller's to do.
         """
         top = top_release(session, policy)
-        if top is None:
-            raise ConflictError(f"a release of policy line {policy!r}", got="none")
+        if top is None or of not in {None, top.release_id}:
+            raise ConflictError(
+                f"{of or 'a release'} as the newest of policy line {policy!r}",
+                got="none" if top is None else top.release_id,
+            )
         target = named_release(session, top, to) if to is not None else release_before(session, top)
         evidence = read_bundle(target.bundle)
         # Signing what an altered row says would make the alteration look approved.
         check_bundle(evidence, policy=policy, verifier=self._signer)
         decision = open_decision(evidence.decision_envelope, verifier=self._signer)
-        return self._release(
-            session, "rollback", decision, evidence, top=top, by=by, reason=reason, back=target
-        )
-
-    def batches_taken_back(self, session: Session, policy: str, release: Release) -> list[Digest]:
-        """Digests of the batches whose weights a rollback took out of service, oldest first.
-
-        That is, of all releases after the one that ``release`` goes back to. Empty for a release
-        that is not a rollback.
-        """
-        if release.rollback_of is None:
-            return []
-        rows = [r for r in release_rows(session, policy) if r.sequence < release.sequence]
-        kept = max(r.sequence for r in rows if r.weights == release.weights)
-        bundles = [read_bundle(r.bundle) for r in reversed(rows) if r.sequence > kept]
-        return list(dict.fromkeys(b.batch.digest() for b in bundles if b.batch is not None))
+        end_rollout(session, top.release_id, why=f"{by}: {reason}", moment=self._clock())
+        note = {"reason": reason, "back_to": target.release_id, "keep_feedback": keep_feedback}
+        return self._release(session, "rollback", decision, evidence, top=top, by=by, note=note)
 
     def current(self, policy: str) -> Release | None:
         """What should serve now."""
@@ -162,14 +167,8 @@ class ReleaseDesk:
             return top_release(session, policy)
 
     def anchor(self, policy: str) -> Digest:
-        """Weights of the first release of the line. Raises NotFoundError."""
-        with self.database.reader() as session:
-            row = session.scalar(
-                select(ReleaseRow).where(ReleaseRow.policy == policy, ReleaseRow.sequence == 0)
-            )
-        if row is None:
-            raise NotFoundError(f"a first release of policy line {policy!r}", got="none")
-        return row.weights
+        """Weights of the first release of the line. Raises NotFoundError, IntegrityError."""
+        return self.signed.anchor(policy)
 
     def history(self, policy: str, *, limit: int | None = None) -> list[Release]:
         """All releases of the line, or the ``limit`` newest; newest first."""
@@ -177,10 +176,9 @@ class ReleaseDesk:
             return [read_release(row) for row in release_rows(session, policy, limit=limit)]
 
     def replicas(self, policy: str) -> list[ReplicaRow]:
-        """What each serving replica of the line runs, and what it refused."""
-        query = select(ReplicaRow).where(ReplicaRow.policy == policy)
+        """What each serving replica of the line runs, and refused; dead ones for an hour."""
         with self.database.reader() as session:
-            return list(session.scalars(query.order_by(ReplicaRow.replica_id)))
+            return list(replica_rows(session, policy))
 
     def _release(
         self,
@@ -191,11 +189,11 @@ class ReleaseDesk:
         *,
         top: Release | None,
         by: str,
-        reason: str | None = None,
-        back: ReleaseRow | None = None,
+        note: Mapping[str, object] | None = None,
     ) -> Release:
+        """``note``: of a rollback, what the ledger says about it."""
         now = self._clock()
-        if back is None:
+        if note is None:
             check_in_time(decision, now)
         # Reads the manifest only: serving hashes the files, and not while a transaction is open.
         self._store.manifest(decision.weights)
@@ -205,15 +203,14 @@ class ReleaseDesk:
             weights=decision.weights,
             decision_digest=decision.digest(),
             previous=None if top is None else top.release_id,
-            rollback_of=top.release_id if back is not None and top is not None else None,
+            rollback_of=top.release_id if note is not None and top is not None else None,
             released_by=by,
             released_at=now,
         )
         payload = release.model_dump(mode="json")
         envelope = self._signer.seal(payload)
+        forget_replicas(session)
         insert_release(session, release, evidence.model_copy(update={"release_envelope": envelope}))
         body: dict[str, object] = {"release": payload, "decision": decision.decision_id, "by": by}
-        if back is not None:
-            body |= {"reason": reason or "", "back_to": back.release_id}
-        self._journal(session, kind, release.release_id, body)
+        self._journal(session, kind, release.release_id, {**body, **(note or {})})
         return release

@@ -10,27 +10,32 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from deploy.arms import Arms
 from deploy.chat import Asker, Record, Recorder, Step, submit, wait
 from deploy.engines.base import Engine
 from deploy.engines.create import create_engine
 from deploy.openai_fields import parse_request
 from deploy.openai_format import install_openai_errors, model_entry, policy_version
 from deploy.openai_requests import ChatRequest, TextRequest
+from deploy.shadow import Shadow
 from deploy.stream import stream
+from deploy.traffic import Traffic
 from deploy.watch import ReleaseWatcher
+from tacit.api_page import add_api_page
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
 from tacit.contracts import Digest
 from tacit.database import Database
 from tacit.errors import NotFoundError, TooLargeError
-from tacit.http import bearer_principal
+from tacit.http import bearer_credential, bearer_principal
 from tacit.keys import KeyStore, Principal, Scope
+from tacit.remembered import RememberedPrincipals
 from tacit.signing import Verifier
 
 VERSION_HEADER = "X-Tacit-Policy-Version"
@@ -57,36 +62,55 @@ def create_app(
     """
     engine = engine or create_engine(settings, store)
     watcher = ReleaseWatcher(settings, db=db, engine=engine, store=store, verifier=verifier)
+    traffic = Traffic(engine, lambda: watcher.arms)
+    shadow = Shadow(traffic, db)
     recorder = Recorder(record, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         engine.start()
         watcher.start()
+        shadow.start()
         try:
             yield
         finally:
-            for close in (watcher.close, engine.close, recorder.close, on_close):
+            for close in (shadow.close, watcher.close, engine.close, recorder.close, on_close):
                 await run_in_threadpool(close)
 
-    app = FastAPI(title="Tacit serving", lifespan=lifespan)
+    app = FastAPI(title="Tacit serving", lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_api_page(app)
     install_openai_errors(app)
-    _add_completions(app, settings, engine=engine, keys=keys, recorder=recorder)
+    answering = _Answering(traffic, watcher, shadow, recorder)
+    _add_completions(app, settings, keys=keys, answering=answering)
     _add_models(app, settings, watcher=watcher, keys=keys)
     _add_health(app, settings, watcher=watcher)
     return app
 
 
+class _Answering(NamedTuple):
+    """What an answer passes through."""
+
+    traffic: Traffic
+    watcher: ReleaseWatcher
+    shadow: Shadow
+    recorder: Recorder
+
+
 def _add_completions(
-    app: FastAPI, settings: Settings, *, engine: Engine, keys: KeyStore, recorder: Recorder
+    app: FastAPI, settings: Settings, *, keys: KeyStore, answering: _Answering
 ) -> None:
+    traffic, watcher, shadow, recorder = answering
+    senders = RememberedPrincipals(keys.authenticate)
+
     async def answer(request: Request, kind: type[ChatRequest] | type[TextRequest]) -> Response:
-        principal = await run_in_threadpool(_sender, keys, request, settings)
+        holder = await senders.holder(bearer_credential(request) or "")
+        principal = _as_sender(holder, request, settings)
         body = await _read_body(request, settings.deploy.max_request_bytes)
         asked = parse_request(body, kind, settings)
         asker = _asker(principal, request, settings)
         steps: asyncio.Queue[Step] | None = asyncio.Queue() if asked.stream else None
-        chat = await submit(engine, asked, asker, settings=settings, steps=steps)
+        chat = await submit(traffic, asked, asker, settings=settings, steps=steps)
+        shadow.consider(watcher.arms, lambda: asked.generations(settings))
         headers = {VERSION_HEADER: policy_version(settings.policy, chat.weights)}
         if steps is not None:
             events = stream(chat, steps, recorder=recorder)
@@ -111,16 +135,19 @@ def _add_models(
 ) -> None:
     def entries(request: Request) -> list[dict[str, Any]]:
         _sender(keys, request, settings)
-        release = watcher.serving
-        if release is None:
+        arms = watcher.arms
+        if arms is None:
             return []
-        names = (settings.policy, policy_version(settings.policy, release.weights))
-        created = int(release.released_at.timestamp())
-        return [model_entry(name, created=created) for name in names]
+        named = [(settings.policy, arms.champion)]
+        named += [(policy_version(settings.policy, r.weights), r) for r in arms.releases]
+        return [
+            model_entry(name, created=int(release.released_at.timestamp()))
+            for name, release in named
+        ]
 
     @app.get("/v1/models")
     def list_models(request: Request) -> dict[str, Any]:
-        """The policy line, and the version of it that serves now."""
+        """The policy line, and the version of it that serves now, or both during a rollout."""
         return {"object": "list", "data": entries(request)}
 
     @app.get("/v1/models/{model_id}")
@@ -143,20 +170,36 @@ def _add_health(app: FastAPI, settings: Settings, *, watcher: ReleaseWatcher) ->
     @app.get("/readyz")
     async def readyz() -> Response:
         """200 once a release serves; what serves, and what was refused and why."""
-        release, refusal = watcher.serving, watcher.refusal
+        arms, refusal = watcher.arms, watcher.refusal
+        release = None if arms is None else arms.champion
         weights: Digest | None = None if release is None else release.weights
         body = {
             "ready": release is not None,
             "release": None if release is None else release.release_id,
             "policy_version": weights and policy_version(settings.policy, weights),
+            "canary": _canary_fields(arms, settings),
             "refused": None if refusal is None else refusal.release_id,
             "refusal": None if refusal is None else refusal.text,
         }
         return JSONResponse(body, 503 if release is None else 200)
 
 
+def _canary_fields(arms: Arms | None, settings: Settings) -> dict[str, Any] | None:
+    if arms is None or arms.canary is None:
+        return None
+    return {
+        "release": arms.canary.release_id,
+        "policy_version": policy_version(settings.policy, arms.canary.weights),
+        "share": arms.share,
+        "shadow_share": arms.shadow_share,
+    }
+
+
 def _sender(keys: KeyStore, request: Request, settings: Settings) -> Principal:
-    principal = bearer_principal(keys, request)
+    return _as_sender(bearer_principal(keys, request), request, settings)
+
+
+def _as_sender(principal: Principal, request: Request, settings: Settings) -> Principal:
     principal.require(Scope.SEND)
     principal.require_target(policy=settings.policy, source=request.headers.get(SOURCE_HEADER))
     return principal

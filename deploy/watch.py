@@ -1,41 +1,36 @@
 """Keeps one replica on the newest release of its policy line, or on the old one if that is refused.
 
-In: the ``releases`` table, polled. Out: the engine loaded with the release's weights, and a row of
-``replicas`` that says what this replica serves and what it refused. A release is verified in full
-each time it is loaded. Loading happens on this thread while the engine goes on answering.
+In: the ``releases`` and ``rollouts`` tables, polled. Out: the engine loaded with the weights of one
+release, or of two during a rollout, and ``arms``, which says who is answered by which. A release is
+verified in full each time it is loaded; a canary that is refused leaves the champion answering
+everything. Loading happens on this thread while the engine goes on answering.
+
+A replica that starts amid a rollout answers nobody before it holds both: else whoever is drawn to
+the canary would meet the champion each time a replica starts again.
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
 
 from sqlalchemy import select
 
+from deploy.arms import Arms
 from deploy.engines.base import Engine
-from deploy.tables import ReleaseRow, ReplicaRow
+from deploy.heartbeat import Heartbeat, Refusal
+from deploy.tables import ReleaseRow
 from deploy.verify import read_bundle, verify_bundle
+from deploy.wanted import Wanted, wanted_of
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
-from tacit.contracts import Release, sha256_digest, utc_now
+from tacit.contracts import Release, sha256_digest
 from tacit.database import Database
-from tacit.errors import IntegrityError, TacitError, UnavailableError
+from tacit.errors import IntegrityError, TacitError
 from tacit.signing import Verifier
 
 logger = logging.getLogger(__name__)
-
-
-class Refusal(NamedTuple):
-    """A release this replica does not serve, and why."""
-
-    release_id: str
-    text: str
-    bundle_digest: str
-    at_s: float
-    """When, on the watcher's clock."""
 
 
 class ReleaseWatcher:
@@ -51,16 +46,17 @@ class ReleaseWatcher:
         verifier: Verifier,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.serving: Release | None = None
         self.refusal: Refusal | None = None
-        self.replica_id = _replica_id(settings)
+        self._held: Arms | None = None
+        """What the engine holds."""
+        self._answers = False
         self._settings = settings
         self._database = db
         self._engine = engine
         self._store = store
         self._verifier = verifier
         self._clock = clock
-        self._reported_at_s: float | None = None
+        self._heartbeat = Heartbeat(settings, db, clock=clock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
 
@@ -73,31 +69,43 @@ class ReleaseWatcher:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        try:
-            with self._database.session() as session:
-                row = session.get(ReplicaRow, self.replica_id)
-                if row is not None:
-                    session.delete(row)
-        except UnavailableError as error:
-            logger.warning("the row of %s stays: %s", self.replica_id, error)
+        self._heartbeat.end()
 
     def check(self) -> None:
         """One look at the releases. Raises UnavailableError if the database is away."""
-        before = (self.serving, self.refusal)
-        release_id = self._newest()
-        if release_id is not None and release_id != self._serving_id:
-            self._consider(release_id)
-        elif self.refusal is not None:
-            self.refusal = None
-        due = self._reported_at_s is None or (
-            self._clock() - self._reported_at_s >= self._settings.deploy.heartbeat_s
-        )
-        if due or before != (self.serving, self.refusal):
-            self._report()
+        with self._database.reader() as session:
+            wanted = wanted_of(session, self._settings.policy)
+        if wanted is not None:
+            self._follow(wanted)
+            self._answers = self._held is not None
+        self._heartbeat.beat(self.arms, self.refusal)
+
+    @property
+    def arms(self) -> Arms | None:
+        """What answers and who is answered by which; None while nothing does."""
+        return self._held if self._answers else None
 
     @property
     def _serving_id(self) -> str | None:
-        return None if self.serving is None else self.serving.release_id
+        return None if self._held is None else self._held.champion.release_id
+
+    @property
+    def _canary_id(self) -> str | None:
+        canary = None if self._held is None else self._held.canary
+        return None if canary is None else canary.release_id
+
+    def _follow(self, wanted: Wanted) -> None:
+        if self._canary_id is not None and self._canary_id != wanted.canary:
+            self._end_canary(takes_over=self._canary_id == wanted.champion)
+        if self._serving_id != wanted.champion:
+            self._consider(wanted.champion, self._serve)
+        if self._serving_id != wanted.champion or self._held is None:
+            return
+        if wanted.canary is not None and self._canary_id != wanted.canary:
+            self._consider(wanted.canary, self._add_canary)
+        if self._canary_id == wanted.canary:
+            self._held = replace(self._held, share=wanted.share, shadow_share=wanted.shadow_share)
+            self.refusal = None
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -107,12 +115,7 @@ class ReleaseWatcher:
                 logger.warning("releases could not be looked at: %s", error)
             self._stop.wait(self._settings.deploy.poll_s)
 
-    def _newest(self) -> str | None:
-        query = select(ReleaseRow.release_id).where(ReleaseRow.policy == self._settings.policy)
-        with self._database.reader() as session:
-            return session.scalar(query.order_by(ReleaseRow.sequence.desc()).limit(1))
-
-    def _consider(self, release_id: str) -> None:
+    def _consider(self, release_id: str, take: Callable[[Release], None]) -> None:
         with self._database.reader() as session:
             bundle = session.scalar(
                 select(ReleaseRow.bundle).where(ReleaseRow.release_id == release_id)
@@ -121,13 +124,39 @@ class ReleaseWatcher:
         if self._refused_lately(release_id, bundle_digest):
             return
         try:
-            release = self._verified(release_id, bundle or "")
-            self._load(release)
-        except Exception as error:  # whatever fails, the old release must go on serving
+            take(self._verified(release_id, bundle or ""))
+        except Exception as error:  # whatever fails, what served before must go on serving
             self._refuse(release_id, bundle_digest, error)
-            return
-        self.serving, self.refusal = release, None
+
+    def _serve(self, release: Release) -> None:
+        if self._engine.weights != release.weights:
+            self._engine.load(release.weights)
+        self._held = Arms(release)
         logger.info("serving %s with %s", release.release_id, release.weights)
+
+    def _add_canary(self, release: Release) -> None:
+        assert self._held is not None
+        champion = self._held.champion
+        if release.previous != champion.release_id:
+            raise IntegrityError(
+                f"a canary that follows {champion.release_id}, which serves",
+                got=f"one that follows {release.previous}",
+            )
+        if self._engine.beside != release.weights:
+            self._engine.load_beside(release.weights)
+        # Its share comes with the next line of _follow: nobody meets it before.
+        self._held = Arms(champion, release)
+        logger.info("%s stands beside %s", release.release_id, champion.release_id)
+
+    def _end_canary(self, *, takes_over: bool) -> None:
+        """Send all requests to the champion, or to the canary, which is loaded and verified."""
+        assert self._held is not None
+        champion, canary = self._held.releases
+        self._held = Arms(champion)
+        if takes_over:
+            self._serve(canary)
+        else:
+            self._engine.load_beside(None)
 
     def _refused_lately(self, release_id: str, bundle_digest: str) -> bool:
         refusal = self.refusal
@@ -147,17 +176,14 @@ class ReleaseWatcher:
         )
         if release.release_id != release_id:
             raise IntegrityError(f"the bundle of {release_id}", got=f"that of {release.release_id}")
-        if self.serving is not None and release.sequence < self.serving.sequence:
+        serving = None if self._held is None else self._held.champion
+        if serving is not None and release.sequence < serving.sequence:
             raise IntegrityError(
-                f"a release after {self.serving.release_id}, which serves",
+                f"a release after {serving.release_id}, which serves",
                 got=release.release_id,
                 mend="A rollback is a new release: `tacit rollback`.",
             )
         return release
-
-    def _load(self, release: Release) -> None:
-        if self._engine.weights != release.weights:
-            self._engine.load(release.weights)
 
     def _refuse(self, release_id: str, bundle_digest: str, error: Exception) -> None:
         text = str(error) if isinstance(error, TacitError) else f"{type(error).__name__}: {error}"
@@ -165,22 +191,3 @@ class ReleaseWatcher:
             "refused %s and still serving %s: %s", release_id, self._serving_id or "nothing", text
         )
         self.refusal = Refusal(release_id, text, bundle_digest, self._clock())
-
-    def _report(self) -> None:
-        row = ReplicaRow(
-            replica_id=self.replica_id,
-            policy=self._settings.policy,
-            serving=self._serving_id,
-            refused=None if self.refusal is None else self.refusal.release_id,
-            refusal=None if self.refusal is None else self.refusal.text,
-            seen_at=utc_now(),
-        )
-        with self._database.session() as session:
-            session.merge(row)
-        self._reported_at_s = self._clock()
-
-
-def _replica_id(settings: Settings) -> str:
-    # The port rather than the process: a replica that starts again takes its old row over.
-    place = settings.deploy.port or f"pid-{os.getpid()}"
-    return f"{socket.gethostname()[:100]}:{place}"

@@ -5,7 +5,8 @@
 All serve the same random policy of 2.5 million weights and are asked the same tickets for 64 greedy
 tokens each, by one client and by 16, on the CPU. The peer needs ``pip install
 'transformers[serving]'`` in the environment of PYTHON, by default this one. Servers take turns and
-sleep when it is not their turn; ratios are medians of rounds. Recording is on throughout.
+sleep when it is not their turn; ratios are medians of rounds. Recording is on throughout. The test
+of a canary is simulated (``benchmarks.canary``).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks import canary
 from benchmarks.results import DETAILS, report
 from benchmarks.serve.compare import CLIENTS, cpu_ratio, load, ratio, recording_cost, take_turns
 from benchmarks.serve.model import prompts, save_policy
@@ -33,7 +35,10 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON")
     arguments = parser.parse_args()
     require_peer(arguments.peer_python)
-    figures = measure(arguments.peer_python, quick=arguments.quick)
+    figures: canary.Figures = {
+        **measure(arguments.peer_python, quick=arguments.quick),
+        **canary.measure(quick=arguments.quick, names=canary.REQUIRED),
+    }
     if arguments.quick:
         print(json.dumps(figures))
         return

@@ -1,11 +1,12 @@
-"""What an engine is: it holds one policy at a time, answers requests and swaps without a pause.
+"""What an engine is: it holds a policy, answers requests and swaps without a pause.
 
-Engines are blocking and thread-safe; the server calls them from threads and waits on futures. A
-request is bound to the policy that serves when it is submitted and never sees another.
+During a rollout it holds a second one beside the first. Engines are blocking and thread-safe; the
+server calls them from threads and waits on futures. A request is bound to one policy when it is
+submitted and never sees another.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -20,6 +21,10 @@ class QueueFullError(UnavailableError):
     """As many requests wait as may; trying again in a moment is right."""
 
     status = 429
+
+
+class NotLoadedError(UnavailableError):
+    """The checkpoint asked for is not, or no longer, one that the engine holds."""
 
 
 class ContextLengthError(InvalidInputError):
@@ -64,6 +69,13 @@ class GenerationRequest:
     """How many of the likeliest tokens at each place are wanted."""
     on_delta: Callable[[Delta], None] | None = None
     """Called on the engine's thread after each step; must return at once."""
+    background: bool = False
+    """Nobody waits for the answer, so that it takes no user's place in the queue."""
+
+
+def num_users(requests: Iterable[GenerationRequest]) -> int:
+    """How many of them somebody waits for."""
+    return sum(not request.background for request in requests)
 
 
 @dataclass(frozen=True)
@@ -100,11 +112,15 @@ class Ticket:
 
 
 class Engine(Protocol):
-    """Generates with one policy and swaps it for another while requests are in flight."""
+    """Generates with one policy or two and swaps them while requests are in flight."""
 
     @property
     def weights(self) -> Digest | None:
-        """Checkpoint that new requests are bound to; None before the first load."""
+        """Checkpoint that requests are bound to by default; None before the first load."""
+
+    @property
+    def beside(self) -> Digest | None:
+        """Checkpoint that only requests which name it are bound to."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -112,14 +128,23 @@ class Engine(Protocol):
     def load(self, weights: Digest) -> None:
         """Load a checkpoint, warm it up and bind new requests to it. Blocks; call from a thread.
 
-        Requests submitted before keep the policy they have. The caller has verified the weights.
+        What stands beside already is bound to at once, and nothing stands beside it then. Requests
+        submitted before keep the policy they have. The caller has verified the weights.
         """
 
-    def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
-        """Queue requests, all bound to one policy.
+    def load_beside(self, weights: Digest | None) -> None:
+        """Load and warm up a second checkpoint, in place of the one that stood beside.
+
+        None takes that away. Requests that name it and were submitted before are still answered.
+        """
+
+    def submit(
+        self, requests: Sequence[GenerationRequest], *, weights: Digest | None = None
+    ) -> list[Ticket]:
+        """Queue requests, all bound to one policy: the one with ``weights``, if they are named.
 
         Tokenizes, so call it from a thread. Raises UnavailableError without a policy,
-        QueueFullError, ContextLengthError.
+        NotLoadedError without that one, QueueFullError, ContextLengthError.
         """
 
     def close(self) -> None:

@@ -34,7 +34,10 @@ class RunningBatch:
         self._pad_id: int = policy.tokenizer.pad_token_id
         self._hidden_score = torch.finfo(policy.model.dtype).min
         self._layer_types, self._sliding_window = _attention_of(policy)
-        self._cache = BatchCache()
+        self._num_layers: int = policy.model.config.get_text_config().num_hidden_layers
+        self._cache = BatchCache(self._num_layers)
+        self._layout = 0
+        self._kept = torch.empty(0), torch.empty(0)
 
     def take_from(self, waiting: Sequence[Row]) -> list[Row]:
         """The first of ``waiting`` that may join now."""
@@ -58,36 +61,68 @@ class RunningBatch:
             [self._pad_id] * (longest - length) + row.prompt_ids
             for row, length in zip(rows, lengths, strict=True)
         ]
-        self._forward(rows, ids, window)
+        starts = self._starts()[window.rows]
+        written = torch.arange(window.start, window.stop, device=self._device)
+        scores = self._scores(
+            torch.tensor(ids, device=self._device),
+            (written - starts).clamp_(min=0),
+            self._masks(written, starts, window),
+        )
+        self._push(rows, scores)
 
     @torch.inference_mode()
     def step(self) -> None:
         """Give every row its next token."""
         window = self._cache.advance()
-        self._forward(self.rows, [[row.last_id] for row in self.rows], window)
+        ids = torch.tensor([[row.last_id] for row in self.rows], device=self._device)
+        starts, hidden = self._sight()
+        masks: Any = hidden[..., window.first : window.stop]
+        if self._sliding_window is not None:
+            written = torch.tensor([window.start], device=self._device)
+            masks = self._masks(written, starts, window)
+        self._push(self.rows, self._scores(ids, window.start - starts, masks))
 
     def fail(self, error: BaseException) -> None:
         """Answer all rows with ``error``."""
         for row in self.rows:
             row.fail(error)
         self.rows = []
-        self._cache = BatchCache()
+        self._cache = BatchCache(self._num_layers)
+        self._layout = 0
 
-    def _forward(self, rows: Sequence[Row], ids: list[list[int]], window: Window) -> None:
-        starts = torch.tensor(self._cache.starts[window.rows], device=self._device)[:, None]
-        columns = torch.arange(window.first, window.stop, device=self._device)
-        written = columns[window.start - window.first :]
+    def _push(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
+        for row, choice in zip(rows, choose(scores, rows), strict=True):
+            row.push(*choice)
+        self._drop_done()
+
+    def _scores(self, ids: torch.Tensor, positions: torch.Tensor, masks: Any) -> torch.Tensor:
+        """Logits (rows, vocabulary) after the last of ``ids`` (rows, tokens), in float32."""
+        decoder = self.policy.decoder
+        if decoder is not None:
+            return decoder.logits(ids, positions, masks, self._cache).float()
         output = self._model(
-            input_ids=torch.tensor(ids, device=self._device),
-            attention_mask=self._mask(columns, written, starts),
-            position_ids=(written - starts).clamp_(min=0),
+            input_ids=ids,
+            attention_mask=masks,
+            position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        for row, choice in zip(rows, choose(output.logits[:, -1].float(), rows), strict=True):
-            row.push(*choice)
-        self._drop_done()
+        scores: torch.Tensor = output.logits[:, -1].float()
+        return scores
+
+    def _starts(self) -> torch.Tensor:
+        """Column of each row's first token, (rows, 1)."""
+        return torch.tensor(self._cache.starts, device=self._device)[:, None]
+
+    def _sight(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows' starts, and what hides the columns before them, (rows, 1, 1, all columns)."""
+        if self._layout != self._cache.layout:
+            starts = self._starts()
+            columns = torch.arange(self._cache.width, device=self._device)
+            self._kept = starts, self._as_scores((columns < starts)[:, None])
+            self._layout = self._cache.layout
+        return self._kept
 
     def _drop_done(self) -> None:
         for number in range(len(self.rows) - 1, -1, -1):
@@ -97,8 +132,9 @@ class RunningBatch:
                 if number < len(self.rows):
                     self.rows[number] = last
 
-    def _mask(self, columns: torch.Tensor, written: torch.Tensor, starts: torch.Tensor) -> Any:
+    def _masks(self, written: torch.Tensor, starts: torch.Tensor, window: Window) -> Any:
         """What is added to attention scores, (rows, 1, written columns, seen columns)."""
+        columns = torch.arange(window.first, window.stop, device=self._device)
         hidden = (columns < starts)[:, None, :]
         if len(written) > 1:
             hidden = hidden | (columns > written[:, None])

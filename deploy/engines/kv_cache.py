@@ -8,7 +8,6 @@ grows and the live columns move to the front of fresh tensors as the cursor runs
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,13 +41,20 @@ class _Room:
 class BatchCache(Cache):  # type: ignore[misc]
     """A ``transformers`` cache whose rows are requests; empty until :meth:`admit`."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_layers: int) -> None:
         self._room = _Room()
         self.starts: list[int] = []
         """Column of each row's first token."""
         self.cursor = 0
         """Column that the next token of every row goes to."""
-        super().__init__(layer_class_to_replicate=partial(_BatchLayer, self._room))
+        self.layout = 0
+        """Another number whenever rows or columns came, went or moved."""
+        super().__init__(layers=[_BatchLayer(self._room) for _ in range(num_layers)])
+
+    @property
+    def width(self) -> int:
+        """Columns there is room for."""
+        return self._room.width
 
     @property
     def first(self) -> int:
@@ -68,6 +74,7 @@ class BatchCache(Cache):  # type: ignore[misc]
         if short_of_room or self.cursor < longest:
             self._move(num_rows=num_rows, cursor=max(live, longest))
         self.starts += [self.cursor - length for length in lengths]
+        self.layout += 1
         start = self.cursor - longest
         return self._look(Window(slice(num_old, num_rows), start, start, self.cursor))
 
@@ -87,6 +94,7 @@ class BatchCache(Cache):  # type: ignore[misc]
             for layer in self.layers:
                 layer.copy_row(last, row, slice(self.starts[last], self.cursor))
         self.starts.pop()
+        self.layout += 1
 
     def _look(self, window: Window) -> Window:
         self._room.window = window
@@ -102,6 +110,7 @@ class BatchCache(Cache):  # type: ignore[misc]
         shift = cursor - self.cursor
         self.starts = [start + shift for start in self.starts]
         self.cursor = cursor
+        self.layout += 1
 
 
 class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]

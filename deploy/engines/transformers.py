@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import torch
 
-from deploy.engines.base import GenerationRequest, QueueFullError, Ticket
+from deploy.engines.base import GenerationRequest, NotLoadedError, QueueFullError, Ticket, num_users
 from deploy.engines.batch import RunningBatch
 from deploy.engines.bind import bind
 from deploy.engines.row import Row
+from deploy.engines.threads import num_threads, running_on
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message, SamplingParameters
 from tacit.errors import UnavailableError
@@ -44,7 +45,9 @@ class TransformersEngine:
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._device = _resolve(device)
+        self._num_cores = torch.get_num_threads()
         self._serving: Policy | None = None
+        self._beside: Policy | None = None
         self._waiting: deque[Row] = deque()
         self._batches: list[RunningBatch] = []
         self._changed = threading.Condition()
@@ -57,30 +60,38 @@ class TransformersEngine:
         serving = self._serving
         return None if serving is None else serving.digest
 
+    @property
+    def beside(self) -> Digest | None:
+        """Checkpoint that only requests which name it are bound to."""
+        beside = self._beside
+        return None if beside is None else beside.digest
+
     def start(self) -> None:
         """Begin to answer."""
         self._worker.start()
 
     def load(self, weights: Digest) -> None:
         """Load, warm up, swap. Raises NotFoundError, IntegrityError, or what the model raises."""
-        policy = load_policy(self._store, weights, device=self._device)
-        _warm_up(policy)
+        if weights != self.beside:
+            self.load_beside(weights)
         with self._changed:
-            self._serving = policy
+            self._serving, self._beside = self._beside, None
         logger.info("new requests are answered by %s", weights)
 
-    def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
-        """Queue requests, all bound to the policy that serves now."""
-        policy = self._serving
-        if policy is None:
-            raise UnavailableError(
-                "a policy to answer with",
-                got="none loaded yet",
-                mend="GET /readyz says why; `tacit status` shows the releases.",
-            )
+    def load_beside(self, weights: Digest | None) -> None:
+        """Load and warm up a second policy, or drop it. Raises as ``load`` does."""
+        self._beside = None  # first: three would be in memory else
+        if weights is not None:
+            self._beside = self._warm(weights)
+
+    def submit(
+        self, requests: Sequence[GenerationRequest], *, weights: Digest | None = None
+    ) -> list[Ticket]:
+        """Queue requests, all bound to the policy that serves now, or to that with ``weights``."""
+        policy = self._policy(weights)
         rows = [_bind(request, policy) for request in requests]
         with self._changed:
-            self._check_room(len(rows))
+            self._check_room(num_users(requests))
             self._waiting.extend(rows)
             self._changed.notify()
         return [row.ticket for row in rows]
@@ -97,13 +108,39 @@ class TransformersEngine:
         if self._worker.is_alive():
             self._worker.join()
 
+    def _warm(self, weights: Digest) -> Policy:
+        policy = load_policy(self._store, weights, device=self._device)
+        with running_on(self._num_threads(policy)):
+            _warm_up(policy)
+        return policy
+
+    def _num_threads(self, policy: Policy) -> int:
+        return num_threads(policy.num_weights, available=self._num_cores)
+
+    def _policy(self, weights: Digest | None) -> Policy:
+        with self._changed:
+            serving, beside = self._serving, self._beside
+        if serving is None:
+            raise UnavailableError(
+                "a policy to answer with",
+                got="none loaded yet",
+                mend="GET /readyz says why; `tacit status` shows the releases.",
+            )
+        for policy in (serving, beside):
+            if policy is not None and weights in (None, policy.digest):
+                return policy
+        raise NotLoadedError("a checkpoint that is loaded", got=str(weights))
+
     def _check_room(self, num_new: int) -> None:
         if self._closed:
             raise UnavailableError("a server that runs", got="one that is shutting down")
-        if len(self._waiting) + num_new > self._max_queue:
+        num_waiting = num_users(
+            row.request for row in self._waiting if not row.ticket.abandoned.is_set()
+        )
+        if num_waiting + num_new > self._max_queue:
             raise QueueFullError(
                 f"at most {self._max_queue} waiting requests",
-                got=f"{len(self._waiting)} waiting and {num_new} more",
+                got=f"{num_waiting} waiting and {num_new} more",
                 mend="Try again in a moment; deploy.max_queue sets the limit.",
             )
 
@@ -131,6 +168,9 @@ class TransformersEngine:
         self._batches = [batch for batch in self._batches if batch.rows]
 
     def _advance(self, batch: RunningBatch) -> None:
+        threads = self._num_threads(batch.policy)
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
         try:
             if batch.rows:
                 batch.step()

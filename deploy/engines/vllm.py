@@ -3,7 +3,8 @@
 vLLM holds the base checkpoint, with ``tacit-DIGEST12`` as its served model name. A release that is
 an adapter is loaded into it under a name that is never used again, since an adapter that is loaded
 anew under its old name may be answered from what was cached. Then new requests go to that name, and
-the adapter before is unloaded when its last request is done. docs/how-to/serve-with-vllm.md shows
+the adapter before is unloaded when its last request is done. During a rollout two adapters are
+loaded, and each request names the one it goes to. docs/how-to/serve-with-vllm.md shows
 how to start the server.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from deploy.engines.base import GenerationRequest, QueueFullError, Ticket
+from deploy.engines.base import GenerationRequest, NotLoadedError, QueueFullError, Ticket, num_users
 from deploy.engines.bind import bind
 from deploy.engines.row import Row
 from deploy.engines.vllm_wire import (
@@ -42,7 +43,7 @@ _WARM_UP = GenerationRequest(
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Served:
     """A policy under the name that vLLM knows it by."""
 
@@ -67,6 +68,7 @@ class VllmEngine:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT)
         self._threads = ThreadPoolExecutor(max_batch_size, thread_name_prefix="vllm")
         self._serving: _Served | None = None
+        self._beside: _Served | None = None
         self._num_unfinished = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -77,6 +79,12 @@ class VllmEngine:
         serving = self._serving
         return None if serving is None else serving.policy.digest
 
+    @property
+    def beside(self) -> Digest | None:
+        """Checkpoint that only requests which name it are bound to."""
+        beside = self._beside
+        return None if beside is None else beside.policy.digest
+
     def start(self) -> None:
         """Nothing to start: the server runs already."""
 
@@ -85,35 +93,41 @@ class VllmEngine:
 
         Raises NotFoundError, ConfigError if vLLM serves another base, UnavailableError.
         """
-        served = self._load(weights)
-        row = bind(_WARM_UP, served.policy, context=served.context)
-        self._generate(row, served)
-        row.ticket.future.result(timeout=0)
+        if weights != self.beside:
+            self.load_beside(weights)
         with self._lock:
-            before, self._serving = self._serving, served
-        logger.info("new requests are answered by %s as %s", weights, served.name)
-        if before is not None:
-            self._unload_if_done(before)
+            before = self._serving
+            self._serving, self._beside = self._beside, None
+        logger.info("new requests are answered by %s", weights)
+        self._unload_if_done(before)
 
-    def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
-        """Queue requests, all bound to the policy that serves now."""
+    def load_beside(self, weights: Digest | None) -> None:
+        """Load a second adapter and try it, or drop it. Raises as ``load`` does."""
         with self._lock:
-            served = self._serving
-            if served is None or self._closed:
-                got = "one that is shutting down" if self._closed else "none loaded yet"
-                raise UnavailableError("a policy to answer with", got=got)
-            if self._num_unfinished + len(requests) > self._max_unfinished:
+            before, self._beside = self._beside, None
+        self._unload_if_done(before)
+        if weights is not None:
+            self._beside = self._tried(weights)
+
+    def submit(
+        self, requests: Sequence[GenerationRequest], *, weights: Digest | None = None
+    ) -> list[Ticket]:
+        """Queue requests, all bound to the policy that serves now, or to that with ``weights``."""
+        with self._lock:
+            served = self._served(weights)
+            num_new = num_users(requests)
+            if self._num_unfinished + num_new > self._max_unfinished:
                 raise QueueFullError(
                     f"at most {self._max_unfinished} unfinished requests",
-                    got=f"{self._num_unfinished} and {len(requests)} more",
+                    got=f"{self._num_unfinished} and {num_new} more",
                     mend="Try again in a moment; deploy.max_queue sets the limit.",
                 )
             served.num_running += len(requests)
-            self._num_unfinished += len(requests)
+            self._num_unfinished += num_new
         try:
             rows = [bind(request, served.policy, context=served.context) for request in requests]
         except BaseException:
-            self._done(served, len(requests))
+            self._done(served, requests)
             raise
         for row in rows:
             self._threads.submit(self._answer, row, served)
@@ -126,6 +140,22 @@ class VllmEngine:
         self._threads.shutdown(wait=True)
         self._http.close()
 
+    def _served(self, weights: Digest | None) -> _Served:
+        if self._serving is None or self._closed:
+            got = "one that is shutting down" if self._closed else "none loaded yet"
+            raise UnavailableError("a policy to answer with", got=got)
+        for served in (self._serving, self._beside):
+            if served is not None and weights in (None, served.policy.digest):
+                return served
+        raise NotLoadedError("a checkpoint that is loaded", got=str(weights))
+
+    def _tried(self, weights: Digest) -> _Served:
+        served = self._load(weights)
+        row = bind(_WARM_UP, served.policy, context=served.context)
+        self._generate(row, served)
+        row.ticket.future.result(timeout=0)
+        return served
+
     def _answer(self, row: Row, served: _Served) -> None:
         try:
             if self._closed:
@@ -135,13 +165,13 @@ class VllmEngine:
         except Exception as error:  # whatever goes wrong, the request must hear of it
             row.fail(error)
         finally:
-            self._done(served, 1)
+            self._done(served, [row.request])
 
-    def _done(self, served: _Served, num_requests: int) -> None:
+    def _done(self, served: _Served, requests: Sequence[GenerationRequest]) -> None:
         with self._lock:
-            served.num_running -= num_requests
-            self._num_unfinished -= num_requests
-        if served is not self._serving:
+            served.num_running -= len(requests)
+            self._num_unfinished -= num_users(requests)
+        if served not in (self._serving, self._beside):
             self._unload_if_done(served)
 
     def _generate(self, row: Row, served: _Served) -> None:
@@ -181,9 +211,9 @@ class VllmEngine:
         self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
         return _Served(policy, name, True, context)
 
-    def _unload_if_done(self, served: _Served) -> None:
+    def _unload_if_done(self, served: _Served | None) -> None:
         with self._lock:
-            if served.num_running or not served.is_adapter:
+            if served is None or served.num_running or not served.is_adapter:
                 return
             served.is_adapter = False  # so that it is unloaded once
         try:

@@ -1,4 +1,4 @@
-"""Releases: what serves, how far a change has come, everything that served before, rolling back."""
+"""Releases: what serves, how far a change has come, what served before, rolling back and out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ class Era(NamedTuple):
 
     release: Release
     state: str
-    """``serving``, ``replaced`` or ``rolled back``."""
+    """``serving``, ``rolling out``, ``replaced`` or ``rolled back``."""
     how: str
     """How it came to serve, in words."""
     reason: str | None
@@ -37,8 +37,8 @@ class Era(NamedTuple):
     """Whether one can roll back to it: its weights are not those that serve."""
 
 
-class Rollout(NamedTuple):
-    """How far the newest release has come."""
+class Uptake(NamedTuple):
+    """How many replicas have the newest release, alone or as their canary."""
 
     num_serving: int
     num_alive: int
@@ -60,12 +60,14 @@ def add_releases(
     @router.get("/releases")
     def timeline(request: Request) -> Response:
         login = visits.reader(request)
-        releases = control.releases()
+        releases, rollout = control.releases(), control.rollout()
+        cases, reasons = _cases(gatekeeper, policy), _reasons(logbook, releases)
         return render(
             "releases.html",
             login=login,
-            eras=_eras(releases, _cases(gatekeeper, policy), _reasons(logbook, releases), clock()),
-            rollout=_rollout(releases, control.replicas()),
+            eras=_eras(releases, cases, reasons, clock(), rolling=rollout is not None),
+            rollout=rollout,
+            uptake=_uptake(releases, control.replicas()),
             before=control.before(),
             may_review=may_review(login),
             now=clock(),
@@ -89,6 +91,16 @@ def add_releases(
         control.roll_back(to=to, by=login.principal.name, reason=said)
         return go("/releases")
 
+    @router.post("/releases/full")
+    def go_full(
+        request: Request, release: Field = "", reason: Field = "", csrf: Field = ""
+    ) -> Response:
+        login = visits.reviewer(request, csrf)
+        said = reason.strip()
+        require_text(by=login.principal.name, reason=said)
+        control.go_full(release, by=login.principal.name, reason=said)
+        return go("/releases")
+
 
 def _cases(gatekeeper: Gatekeeper, policy: Name) -> dict[Digest, Case]:
     """Cases by the digest of the decision on them."""
@@ -107,13 +119,18 @@ def _eras(
     cases: Mapping[Digest, Case],
     reasons: Mapping[str, str],
     now: datetime,
+    *,
+    rolling: bool,
 ) -> list[Era]:
+    """What served from when to when; the newest does not yet where it is ``rolling`` out."""
     taken_back = {release.rollback_of for release in newest_first}
     eras = []
-    until, state = now, "serving"
+    until = now
     for place, release in enumerate(newest_first):
-        if place:
+        if place > rolling:
             state = "rolled back" if release.release_id in taken_back else "replaced"
+        else:
+            state = "serving" if place == rolling else "rolling out"
         case = cases.get(release.decision_digest)
         eras.append(
             Era(
@@ -126,7 +143,7 @@ def _eras(
                 goes_back_to=release.weights != newest_first[0].weights,
             )
         )
-        until = release.released_at
+        until = now if state == "rolling out" else release.released_at
     return eras
 
 
@@ -137,7 +154,8 @@ def _how(release: Release, earlier: Sequence[Release]) -> str:
     return f"rolled back to {target}"
 
 
-def _rollout(newest_first: Sequence[Release], replicas: Sequence[Replica]) -> Rollout:
+def _uptake(newest_first: Sequence[Release], replicas: Sequence[Replica]) -> Uptake:
     newest = newest_first[0].release_id if newest_first else None
     alive = [replica for replica in replicas if replica.alive]
-    return Rollout(sum(r.serving == newest for r in alive), len(alive), replicas)
+    have = sum(newest in (r.serving, r.canary) for r in alive)
+    return Uptake(have, len(alive), replicas)

@@ -18,9 +18,13 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
+from deploy.history import batches_taken_back
 from deploy.release import ReleaseDesk
-from deploy.tables import ReleaseRow
+from deploy.rollout import RolloutDesk
+from deploy.tables import ReleaseRow, Stage
+from deploy.wanted import Step
 from tacit.checkpoints import CheckpointStore
+from tacit.config import RolloutSettings
 from tacit.contracts import (
     Decision,
     Digest,
@@ -120,10 +124,15 @@ class Line:
         assert serving is not None
         return evidence(checkpoint(self.store, variant), serving.weights, **decided)
 
-    def promote(self, shown: Evidence) -> Release:
-        """Promote what ``shown`` is evidence for."""
+    @property
+    def rollouts(self) -> RolloutDesk:
+        """The desk of its rollouts."""
+        return RolloutDesk(self.database, self._write, clock=lambda: self.now)
+
+    def promote(self, shown: Evidence, **rollout: Any) -> Release:
+        """Promote what ``shown`` is evidence for; ``rollout`` are settings of its rollout."""
         with self.database.session() as session:
-            return self.desk.promote(
+            release = self.desk.promote(
                 session,
                 shown.candidate,
                 shown.report,
@@ -131,6 +140,15 @@ class Line:
                 self.seal(shown.decision),
                 by="ada",
             )
+            self.rollouts.begin(session, release, RolloutSettings(**rollout))
+        return release
+
+    def move(self, stage: Stage, share: float = 1.0) -> None:
+        """Take the rollout under way to a stage."""
+        rollout = self.rollouts.under_way("default")
+        assert rollout is not None
+        with self.database.session() as session:
+            self.rollouts.move(session, rollout, Step(stage, share), why="good", by="tacit")
 
     def rollback(self, to: str | None = None) -> Release:
         """Roll back."""
@@ -140,7 +158,7 @@ class Line:
     def taken_back(self, release: Release) -> list[Digest]:
         """Batches ``release`` took out of service."""
         with self.database.reader() as session:
-            return self.desk.batches_taken_back(session, "default", release)
+            return batches_taken_back(session, "default", release)
 
     def bundle(self, release: Release) -> ReleaseBundle:
         """What was stored with a release."""

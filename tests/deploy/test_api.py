@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from deploy.api import create_router
 from tacit.checkpoints import CheckpointStore
-from tacit.contracts import Digest, Release
+from tacit.contracts import Digest
 from tacit.database import Database
 from tacit.errors import ConflictError
 from tacit.http import install_error_handlers
@@ -23,7 +23,7 @@ class Control:
 
     def __init__(self, database: Database, store: CheckpointStore, folder: Path) -> None:
         self.line: Line = line(database, store, folder)
-        self.noted: list[tuple[str, list[Digest]]] = []
+        self.noted: list[tuple[list[Digest], bool]] = []
         self.refuse = False
         keys = KeyStore(database)
         self.keys = {scope: keys.create(scope, scopes={scope}) for scope in Scope}
@@ -32,11 +32,11 @@ class Control:
         app.include_router(create_router(self.line.desk, keys, "default", self._note))
         self._client = TestClient(app)
 
-    def _note(self, session: Session, release: Release, batches: list[Digest]) -> None:
+    def _note(self, session: Session, batches: list[Digest], keep: bool) -> None:
         assert session.in_transaction()
         if self.refuse:
             raise ConflictError("events that can be set aside")
-        self.noted.append((release.release_id, batches))
+        self.noted.append((batches, keep))
 
     def call(self, method: str, path: str, scope: Scope | None, body: Any = None) -> Any:
         headers = {} if scope is None else {"Authorization": f"Bearer {self.keys[scope]}"}
@@ -62,9 +62,17 @@ def test_rollback_answers_with_the_release_and_hands_the_batches_on(control: Con
     assert (body["weights"], body["rollback_of"]) == (first.weights, bad.release_id)
     assert body["released_by"] == "review"
     assert body["batches_taken_back"] == [shown.batch.digest()]
-    assert control.noted == [("r-default-2", [shown.batch.digest()])]
+    assert control.noted == [([shown.batch.digest()], False)]
     listed = control.call("GET", "/v1/releases", Scope.READ).json()
     assert [r["release_id"] for r in listed] == ["r-default-2", "r-default-1", "r-default-0"]
+
+
+def test_feedback_is_kept_where_that_is_asked_for(control: Control) -> None:
+    control.line.first()
+    shown = control.line.evidence(1)
+    control.line.promote(shown)
+    assert control.roll_back(keep_feedback=True).status_code == 200
+    assert control.noted == [([shown.batch.digest()], True)]
 
 
 def test_what_on_rollback_refuses_does_not_happen(control: Control) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
 
 from deploy.engines.base import Generation, GenerationRequest
 from deploy.engines.batch import RunningBatch
@@ -88,10 +88,17 @@ def models(policy: Policy) -> dict[str, Policy]:
         "mistral": with_model(
             policy, MistralConfig(num_hidden_layers=2, sliding_window=12, **vocab)
         ),
+        "llama": with_model(policy, LlamaConfig(num_hidden_layers=2, **vocab)),
+        "gemma": with_model(policy, Gemma2Config(num_hidden_layers=2, sliding_window=12, **vocab)),
     }
 
 
-@pytest.mark.parametrize("kind", ["full", "mixed", "mistral"])
+def test_only_a_model_of_another_shape_is_run_by_transformers(policy: Policy) -> None:
+    by_transformers = {kind for kind, each in models(policy).items() if each.decoder is None}
+    assert by_transformers == {"gemma"}
+
+
+@pytest.mark.parametrize("kind", ["full", "mixed", "mistral", "llama", "gemma"])
 def test_rows_that_come_and_go_answer_as_if_alone(policy: Policy, kind: str) -> None:
     asked, generator = models(policy)[kind], random.Random(3)
     plans = [

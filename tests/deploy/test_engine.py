@@ -17,6 +17,7 @@ from deploy.engines.base import (
     Delta,
     Generation,
     GenerationRequest,
+    NotLoadedError,
     QueueFullError,
 )
 from deploy.engines.sampling import tempered_logprobs
@@ -156,6 +157,20 @@ def test_a_full_queue_refuses_and_keeps_what_it_has(store: CheckpointStore) -> N
     engine.close()
 
 
+def test_what_nobody_waits_for_takes_no_place_in_the_queue(store: CheckpointStore) -> None:
+    engine = TransformersEngine(store, max_batch_size=2, max_queue=3, device="cpu")
+    engine.load(checkpoint(store))
+    shadows = engine.submit([asking(background=True)] * 2)
+    gone, *tickets = engine.submit([asking()] * 3)
+    gone.abandon()
+    tickets += engine.submit([asking()])
+    with pytest.raises(QueueFullError, match="got 3 waiting and 1"):
+        engine.submit([asking()])
+    engine.start()
+    assert len({t.future.result(timeout=60).text for t in [*shadows, *tickets]}) == 1
+    engine.close()
+
+
 def test_what_waits_when_the_engine_closes_fails_rather_than_hangs(store: CheckpointStore) -> None:
     engine = TransformersEngine(store, max_batch_size=2, max_queue=3, device="cpu")
     with pytest.raises(UnavailableError, match="none loaded"):
@@ -221,6 +236,55 @@ def test_a_swap_changes_new_requests_only_and_frees_the_old_policy(store: Checkp
         assert swapped.token_ids != before.token_ids
         del bound, waiting
         answers(engine, asking())
+        gc.collect()
+        assert model() is None
+
+
+def test_two_policies_answer_side_by_side_and_the_second_takes_over_without_loading(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = checkpoint(store), checkpoint(store, 1)
+    with running(store, old) as engine:
+        with pytest.raises(NotLoadedError):
+            engine.submit([asking()], weights=new)
+        engine.load_beside(new)
+        assert (engine.weights, engine.beside) == (old, new)
+        named = [old, new, None]
+        tickets = [engine.submit([asking()], weights=weights)[0] for weights in named]
+        got = [ticket.future.result(timeout=60) for ticket in tickets]
+        assert [generation.weights for generation in got] == [old, new, old]
+        assert got[0].token_ids == got[2].token_ids != got[1].token_ids
+        monkeypatch.setattr(engine, "_warm", None)
+        engine.load(new)
+        assert (engine.weights, engine.beside) == (new, None)
+        with pytest.raises(NotLoadedError):
+            engine.submit([asking()], weights=old)
+        (after,) = answers(engine, asking())
+        assert (after.weights, after.token_ids) == (new, got[1].token_ids)
+
+
+def test_a_second_policy_that_is_dropped_answers_what_it_has_and_is_freed(
+    store: CheckpointStore,
+) -> None:
+    begun, go, deltas = threading.Event(), threading.Event(), itertools.count()
+
+    def on_delta(_delta: Delta) -> None:
+        if next(deltas) == 1:
+            begun.set()
+            go.wait(timeout=60)
+
+    old, new = checkpoint(store), checkpoint(store, 1)
+    with running(store, old) as engine:
+        engine.load_beside(new)
+        assert engine._beside is not None
+        model = weakref.ref(engine._beside.model)
+        (bound,) = engine.submit([asking(on_delta=on_delta)], weights=new)
+        assert begun.wait(timeout=60)
+        engine.load_beside(None)
+        go.set()
+        assert bound.future.result(timeout=60).weights == new
+        del bound
+        assert answers(engine, asking())[0].weights == old
         gc.collect()
         assert model() is None
 

@@ -248,7 +248,7 @@ def test_rollback_to_what_serves_now_or_with_no_release_is_refused(
     sqlite_database: Database, store: CheckpointStore, tmp_path: Path
 ) -> None:
     scene = line(sqlite_database, store, tmp_path)
-    with pytest.raises(ConflictError, match="a release of policy line 'default'; got none"):
+    with pytest.raises(ConflictError, match="newest of policy line 'default'; got none"):
         scene.rollback()
     first = scene.first()
     with pytest.raises(ConflictError, match="other weights than serve now"):

@@ -1,10 +1,6 @@
 """The server as products meet it: the official client against a real server."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,93 +10,13 @@ import pytest
 import torch
 
 from deploy.engines.transformers import TransformersEngine
-from deploy.server import create_app
 from tacit.checkpoints import CheckpointStore
-from tacit.config import Settings
-from tacit.contracts import Digest, Interaction, Release, sha256_digest, short
+from tacit.contracts import Interaction, sha256_digest, short
 from tacit.database import Database
-from tacit.keys import KeyStore, Scope
 from tacit.policies import load_policy
 from tests.builders import user
-from tests.deploy.scenes import Line, line, listening, until
-
-PROMPT = "where is my order"
-MESSAGES: Any = [{"role": "user", "content": PROMPT}]
-
-
-@dataclass
-class Serving:
-    """A running server and what it recorded."""
-
-    url: str
-    line: Line
-    keys: KeyStore
-    key: str
-    recorded: list[Interaction] = field(default_factory=list)
-    http: httpx.Client = field(default_factory=httpx.Client)
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, http_client=self.http
-        )
-
-    def ask(self, **fields: Any) -> Any:
-        values = {"model": "default", "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
-        return self.client.chat.completions.create(**{**values, **fields})
-
-    def post(self, body: Any, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Authorization": f"Bearer {self.key}", **headers}
-        return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=sent)
-
-    def serves(self, release: Release) -> bool:
-        return release.release_id in {r.serving for r in self.line.desk.replicas("default")}
-
-    def readiness(self) -> dict[str, Any]:
-        body: dict[str, Any] = httpx.get(f"{self.url}/readyz").json()
-        return body
-
-
-@contextmanager
-def serving(
-    database: Database,
-    store: CheckpointStore,
-    folder: Path,
-    *,
-    variant: int | None = 1,
-    record: Callable[[Interaction], None] | None = None,
-    engine: TransformersEngine | None = None,
-    **deploy: Any,
-) -> Iterator[Serving]:
-    scene, keys = line(database, store, folder), KeyStore(database)
-    key = keys.create("helpdesk-key", scopes={Scope.SEND}, source="helpdesk", policy="default")
-    running = Serving("", scene, keys, key)
-    settings = Settings(home=folder, deploy={"poll_s": 0.01, "device": "cpu", **deploy})
-    app = create_app(
-        settings,
-        db=database,
-        store=store,
-        verifier=scene.signer,
-        keys=keys,
-        record=record or running.recorded.append,
-        engine=engine,
-    )
-    first = None if variant is None else scene.first(variant)
-    with listening(app) as running.url:
-        if first is not None:
-            until(lambda: running.serves(first))
-        with running.http:
-            yield running
-
-
-def greedy(store: CheckpointStore, weights: Digest, max_tokens: int = 8) -> Any:
-    (completion,) = load_policy(store, weights).generate([user(PROMPT)], max_new_tokens=max_tokens)
-    return completion
-
-
-def version(weights: Digest) -> str:
-    return f"default@{short(weights)}"
+from tests.deploy.scenes import until
+from tests.deploy.serving import MESSAGES, PROMPT, greedy, serving, version
 
 
 def test_answer_names_its_version_and_is_recorded(
@@ -399,143 +315,6 @@ def test_models_are_the_line_and_its_version(
         assert server.ask(model=names[1]).model == names[1]
         with pytest.raises(openai.NotFoundError):
             server.client.models.retrieve("gpt-9")
-
-
-def test_without_a_good_key_nothing_opens(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    asked = [("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/default")]
-    with serving(sqlite_database, store, tmp_path, variant=None) as server:
-        for header in (None, "", "Bearer", "Basic abc", f"Basic {server.key}", "Bearer tacit.a.b"):
-            headers = {} if header is None else {"Authorization": header}
-            for method, path in asked:
-                answer = httpx.request(method, server.url + path, content=b"{", headers=headers)
-                assert answer.status_code == 401, (header, path)
-                assert answer.json()["error"]["type"] == "authentication_error"
-                assert answer.json()["error"]["code"] == "invalid_api_key"
-
-
-def test_a_key_for_something_else_is_not_allowed(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path) as server:
-        reading = server.keys.create("reader", scopes={Scope.READ})
-        elsewhere = server.keys.create("elsewhere", scopes={Scope.SEND}, policy="other")
-        for key in (reading, elsewhere):
-            server.key = key
-            with pytest.raises(openai.PermissionDeniedError, match="expected"):
-                server.ask()
-
-
-def test_source_comes_from_the_key_and_is_free_only_where_the_key_is(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path) as server:
-        with pytest.raises(openai.PermissionDeniedError, match="source 'helpdesk'"):
-            server.ask(extra_headers={"X-Tacit-Source": "other"})
-        server.key = server.keys.create("free", scopes={Scope.SEND})
-        server.ask(extra_headers={"X-Tacit-Source": "other"})
-        server.ask()
-    assert [i.source for i in server.recorded] == ["other", "free"]
-
-
-def test_an_unknown_model_is_not_found(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path) as server:
-        for model in ("gpt-9", "default2", "", "other@0123"):
-            with pytest.raises(openai.NotFoundError) as error:
-                server.ask(model=model)
-            assert error.value.code == "model_not_found"
-            assert error.value.param == "model"
-        assert httpx.get(f"{server.url}/v1/nowhere").json()["error"]["code"] == "not_found"
-
-
-def _asking(**changed: Any) -> dict[str, Any]:
-    return {"model": "default", "messages": MESSAGES, **changed}
-
-
-_BAD: list[tuple[Any, str]] = [
-    (b"{", "JSON in the request's body"),
-    (b"\xff", "JSON in the request's body"),
-    (b"[" * 100_000, "JSON in the request's body"),
-    ([], "a chat completion request"),
-    ({"messages": MESSAGES}, "model"),
-    ({"model": "default"}, "messages"),
-    (_asking(messages=[]), "messages"),
-    (_asking(messages=[{"role": "user", "content": "a\x00b"}]), "messages of text"),
-    (_asking(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "type"),
-    (_asking(messages=[{"role": "robot", "content": "x"}]), "role"),
-    (_asking(messages=[{"role": "user", "content": "\ud800"}]), "content"),
-    (_asking(temperature=-1), "temperature"),
-    (_asking(temperature=float("nan")), "temperature"),
-    (_asking(top_p=0), "top_p"),
-    (_asking(max_tokens=0), "max_tokens"),
-    (_asking(max_tokens=100_000), "max_tokens of at most 256"),
-    (_asking(max_tokens=256), "at most 256 tokens together"),
-    (_asking(n=17), "n of at most 16"),
-    (_asking(stop=""), "stop"),
-    (_asking(user="someone@example.com"), "user"),
-    (_asking(tools=[{}]), "tools"),
-    (_asking(frequency_penalty=0.5), "frequency_penalty"),
-    (_asking(top_logprobs=3), "expected logprobs to be true"),
-    (_asking(logprobs=True, top_logprobs=21), "top_logprobs"),
-    (_asking(top_k=3), "top_k"),
-]
-
-
-def test_bad_requests_are_told_what_is_wrong(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path) as server:
-        for body, says in _BAD:
-            answer = server.post(body)
-            error = answer.json()["error"]
-            assert answer.status_code == 422, (body, error)
-            assert says in error["message"], (body, error)
-            assert error["type"] == "invalid_request_error"
-        assert server.ask().choices[0].message.content
-    assert len(server.recorded) == 1
-
-
-def test_neutral_and_irrelevant_parameters_are_let_pass(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path) as server:
-        answer = server.ask(
-            messages=[
-                {"role": "developer", "content": "be brief"},
-                {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
-            ],
-            frequency_penalty=0,
-            response_format={"type": "text"},
-            store=False,
-            tools=[],
-            stop=None,
-        )
-    assert answer.choices[0].message.content
-    assert [m.role for m in server.recorded[0].prompt] == ["system", "user"]
-    assert server.recorded[0].prompt[1].content == PROMPT
-
-
-def test_a_request_that_is_too_large_is_refused_unread(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path, variant=None, max_request_bytes=1_000) as server:
-        answer = server.post({"model": "default", "messages": "x" * 2_000})
-    assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "request_too_large"
-
-
-def test_a_full_queue_says_when_to_try_again(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
-) -> None:
-    with serving(sqlite_database, store, tmp_path, max_queue=2) as server:
-        with pytest.raises(openai.RateLimitError, match="at most 2 waiting requests") as error:
-            server.ask(n=3)
-        assert error.value.response.headers["Retry-After"] == "1"
-        assert error.value.code == "queue_full"
-        assert server.ask(n=2).choices[1].message.content
 
 
 def test_a_slow_batch_does_not_block_the_event_loop(

@@ -15,6 +15,7 @@ from deploy.engines.base import (
     Engine,
     Generation,
     GenerationRequest,
+    NotLoadedError,
     QueueFullError,
 )
 from deploy.engines.create import create_engine
@@ -97,6 +98,9 @@ def test_all_engines_answer_alike(store: CheckpointStore, kind: str) -> None:
             engine.submit([asking(max_tokens=256)])
         with pytest.raises(QueueFullError):
             engine.submit([asking()] * 13)
+        shadows = engine.submit([asking(background=True)] * 13)
+        assert len(answers(engine, *[asking()] * 8)) == 8
+        assert all(ticket.future.result(timeout=60).text for ticket in shadows)
     policy = load_policy(store, tiny_checkpoint(store))
     (expected,) = policy.generate([user("where is my order")], max_new_tokens=8)
     assert (plain.text, plain.token_ids) == (expected.text, expected.token_ids)
@@ -138,6 +142,28 @@ def test_a_swap_moves_new_requests_and_unloads_the_old_adapter_when_it_is_idle(
         assert got.token_ids == expected.token_ids
     assert len(set(fake.names_ever)) == 3, "a name is never used again"
     assert all(short(first) in fake.names_ever[number] for number in (0, 2))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_two_adapters_answer_side_by_side(store: CheckpointStore) -> None:
+    with vllm(store) as (engine, fake):
+        first, second = adapter(store, fake.base, 1), adapter(store, fake.base, 2)
+        engine.load(first)
+        engine.load_beside(second)
+        assert (engine.weights, engine.beside) == (first, second)
+        tickets = [engine.submit([asking()], weights=named)[0] for named in (first, second, None)]
+        got = [ticket.future.result(timeout=60) for ticket in tickets]
+        assert [generation.weights for generation in got] == [first, second, first]
+        assert got[0].token_ids == got[2].token_ids != got[1].token_ids
+        engine.load_beside(None)
+        until(lambda: fake.unloaded == fake.names_ever[1:2])
+        with pytest.raises(NotLoadedError):
+            engine.submit([asking()], weights=second)
+        engine.load_beside(second)
+        engine.load(second)
+        assert len(fake.names_ever) == 3, "the second was not loaded again to take over"
+        until(lambda: fake.unloaded == [fake.names_ever[1], fake.names_ever[0]])
+        assert answers(engine, asking())[0].token_ids == got[1].token_ids
 
 
 def test_a_server_of_another_base_is_refused_with_the_command_to_start_it(

@@ -1,13 +1,14 @@
 """A replica follows the newest release that verifies and says what it refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from deploy.arms import Arms
 from deploy.engines.base import GenerationRequest, Ticket
-from deploy.tables import ReleaseRow, ReplicaRow
+from deploy.tables import ReleaseRow, ReplicaRow, Stage
 from deploy.watch import ReleaseWatcher
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
@@ -20,22 +21,40 @@ from tests.deploy.scenes import Line, line, until
 class ListEngine:
     """An engine that only notes what it is told to load."""
 
+    on_load: Callable[[], object] = staticmethod(lambda: None)
+
     def __init__(self) -> None:
         self.loaded: list[Digest] = []
+        """In the order of loading; taking over from beside is not loading."""
+        self.serving: Digest | None = None
+        self.beside: Digest | None = None
         self.broken: Exception | None = None
 
     @property
     def weights(self) -> Digest | None:
-        return self.loaded[-1] if self.loaded else None
+        return self.serving
 
     def start(self) -> None: ...
 
     def load(self, weights: Digest) -> None:
         if self.broken is not None:
             raise self.broken
-        self.loaded.append(weights)
+        if weights != self.beside:
+            self.loaded.append(weights)
+            self.on_load()
+        self.serving, self.beside = weights, None
 
-    def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
+    def load_beside(self, weights: Digest | None) -> None:
+        if weights is not None and self.broken is not None:
+            raise self.broken
+        if weights is not None:
+            self.loaded.append(weights)
+            self.on_load()
+        self.beside = weights
+
+    def submit(
+        self, requests: Sequence[GenerationRequest], *, weights: Digest | None = None
+    ) -> list[Ticket]:
         raise UnavailableError("no requests in these tests")
 
     def close(self) -> None: ...
@@ -48,11 +67,15 @@ class Watched:
         self.line: Line = line(database, store, folder)
         self.engine = ListEngine()
         self.now_s = 0.0
-        self.watcher = ReleaseWatcher(
-            Settings(home=folder),
-            db=database,
+        self._settings = Settings(home=folder)
+        self.watcher = self._watcher()
+
+    def _watcher(self) -> ReleaseWatcher:
+        return ReleaseWatcher(
+            self._settings,
+            db=self.line.database,
             engine=self.engine,
-            store=store,
+            store=self.line.store,
             verifier=self.line.signer,
             clock=lambda: self.now_s,
         )
@@ -61,6 +84,11 @@ class Watched:
     def row(self) -> ReplicaRow:
         (row,) = self.line.desk.replicas("default")
         return row
+
+    def restart(self) -> None:
+        """Another process takes the place of this one, which was killed."""
+        self.engine = ListEngine()
+        self.watcher = self._watcher()
 
     def flip(self, weights: Digest) -> None:
         path = self.line.store.path(weights) / "model.safetensors"
@@ -169,6 +197,81 @@ def test_a_line_whose_newest_release_vanished_does_not_go_back(
     watched.watcher.check()
     assert watched.engine.loaded == [second.weights]
     assert "a release after r-default-1, which serves" in (watched.row.refusal or "")
+
+
+def test_it_takes_a_canary_up_moves_its_share_and_lets_it_take_over(watched: Watched) -> None:
+    first = watched.line.first()
+    watched.watcher.check()
+    second = watched.line.promote(watched.line.evidence(1), canary_shares=(0.1, 0.5))
+    seen = []
+    for share in (0.1, 0.5):
+        watched.watcher.check()
+        seen.append((watched.row.serving, watched.row.canary, watched.row.canary_share))
+        assert (watched.engine.weights, watched.engine.beside) == (first.weights, second.weights)
+        if share < 0.5:
+            watched.line.move(Stage.CANARY, 0.5)
+    assert seen == [(first.release_id, second.release_id, share) for share in (0.1, 0.5)]
+    watched.flip(second.weights)  # it was verified when it was loaded, and is not loaded again
+    watched.line.move(Stage.FULL)
+    watched.watcher.check()
+    assert (watched.row.serving, watched.row.canary) == (second.release_id, None)
+    assert watched.engine.loaded == [first.weights, second.weights]
+    assert watched.engine.beside is None
+
+
+def test_a_canary_that_does_not_follow_what_serves_is_refused(
+    watched: Watched, database: Database
+) -> None:
+    first = watched.line.first()
+    second = watched.line.promote(watched.line.evidence(1))
+    third = watched.line.promote(watched.line.evidence(2), canary_shares=(0.1,))
+    hidden = ReleaseRow.release_id == second.release_id
+    with database.session() as session:
+        session.execute(update(ReleaseRow).where(hidden).values(policy="hidden"))
+    watched.watcher.check()
+    assert (watched.row.serving, watched.row.canary) == (first.release_id, None)
+    assert watched.row.refused == third.release_id
+    assert "a canary that follows r-default-0, which serves; got one that follows r-default-1" in (
+        watched.row.refusal or ""
+    )
+
+
+def test_an_end_of_a_canary_unloads_it_before_the_rollback_is_considered(watched: Watched) -> None:
+    first = watched.line.first()
+    watched.watcher.check()
+    watched.line.promote(watched.line.evidence(1), canary_shares=(0.1,))
+    watched.watcher.check()
+    back = watched.line.rollback()
+    watched.engine.broken = MemoryError("nothing may be loaded for it")
+    watched.watcher.check()
+    assert (watched.row.serving, watched.row.canary) == (back.release_id, None)
+    assert (watched.engine.weights, watched.engine.beside) == (first.weights, None)
+
+
+def test_a_replica_that_starts_amid_a_rollout_answers_once_it_holds_both(watched: Watched) -> None:
+    first = watched.line.first()
+    second = watched.line.promote(watched.line.evidence(1), canary_shares=(0.1,))
+    answers: list[object] = []
+    watched.engine.on_load = lambda: answers.append(watched.watcher.arms)
+    watched.watcher.check()
+    assert watched.engine.loaded == [first.weights, second.weights]
+    assert answers == [None, None], "someone whom the canary answers meets the champion"
+    assert watched.watcher.arms == Arms(first, second, share=0.1)
+
+
+def test_a_replica_that_starts_amid_the_rollout_of_an_altered_canary_answers_without_it(
+    watched: Watched,
+) -> None:
+    first = watched.line.first()
+    second = watched.line.promote(watched.line.evidence(1), canary_shares=(0.1,))
+    watched.watcher.check()
+    watched.flip(second.weights)
+    watched.restart()
+    watched.watcher.check()
+    assert watched.watcher.arms == Arms(first)
+    assert watched.engine.loaded == [first.weights]
+    assert (watched.row.serving, watched.row.canary) == (first.release_id, None)
+    assert watched.row.refused == second.release_id
 
 
 def test_a_heartbeat_is_written_now_and_then_and_the_row_goes_with_the_replica(

@@ -133,7 +133,7 @@ def test_a_reader_sees_the_timeline_and_no_button(made: Desk) -> None:
 def test_replicas_say_how_far_the_change_has_come(made: Desk) -> None:
     made.replica("a:1", serving="r-default-1")
     made.replica("b:1", serving="r-default-0", refused="r-default-1", refusal="bad digest")
-    made.replica("c:1", serving="r-default-0", seen_at=utc_now() - timedelta(hours=1))
+    made.replica("c:1", serving="r-default-0", seen_at=utc_now() - timedelta(minutes=5))
     with made.client() as client:
         log_in(client, made)
         page = client.get("/releases").text
