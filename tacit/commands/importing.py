@@ -1,5 +1,6 @@
 """``tacit import``: feedback that is elsewhere already."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from tacit.commands.options import Home, Key, Url, console
 from tacit.config import load_settings
+from tacit.errors import TacitError
 from tacit.imports.bookmark import Tally
 from tacit.remote import Remote
 
@@ -108,4 +110,15 @@ def _report(tally: Tally, rejects: Path) -> None:
     )
     if tally.rejected:
         console.print(f"reasons: {rejects}", soft_wrap=True, highlight=False)
+        console.print(
+            f"the first: {_first(rejects)}", soft_wrap=True, highlight=False, markup=False
+        )
         raise typer.Exit(1)
+
+
+def _first(rejects: Path) -> str:
+    with rejects.open(encoding="utf-8") as file:
+        error = json.loads(file.readline())["error"]
+    if "expected" not in error:  # not the answer of a Tacit service
+        return str(error)
+    return str(TacitError(error["expected"], got=error.get("got", ""), mend=error.get("mend", "")))

@@ -73,6 +73,7 @@ class Delivery:
     def __init__(self, remote: Remote, rejects: Rejects, *, source: str) -> None:
         self._remote = remote
         self._rejects = rejects
+        self._source = source
         self._refused: dict[str, Rejection] = {}
         self._client = TacitClient(
             remote.url, api_key=remote.key, source=source, on_rejected=self._on_rejected
@@ -112,6 +113,7 @@ class Delivery:
             except (InvalidInputError, TooLargeError, ConflictError) as error:
                 errors[number] = error_fields(error)
         refused = self._settle()
+        self._require_own_source(sent, refused)
         errors |= {places[key]: error for key, error in refused.items()}
         self._rejects.write([(drafts[number], errors[number]) for number in sorted(errors)])
         num_imported = len(sent.keys() - refused.keys() - known)
@@ -137,6 +139,19 @@ class Delivery:
                 got = f"HTTP {rejection.status}: {rejection.error.get('got', '')}"
                 raise NotAllowedError("a key that may send these events", got=got)
         return {key: rejection.error for key, rejection in self._refused.items()}
+
+    def _require_own_source(
+        self, sent: Mapping[str, FeedbackEvent], refused: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Raises NotAllowedError if the key may not send as the import's own source.
+
+        A row that names another source is the row's fault alone.
+        """
+        own = [key for key, event in sent.items() if event.source == self._source]
+        errors = [refused.get(key, {}) for key in own]
+        if errors and all(error.get("type") == NotAllowedError.__name__ for error in errors):
+            first = errors[0]
+            raise NotAllowedError(first["expected"], got=first["got"], mend=first["mend"])
 
     def _on_rejected(self, rejection: Rejection, body: bytes) -> None:
         self._refused[FeedbackEvent.model_validate_json(body).event_key] = rejection

@@ -14,7 +14,7 @@ from tacit.contracts import FeedbackEvent
 from tacit.errors import InvalidInputError
 from tacit.imports.bookmark import Bookmark, Place, Tally
 from tacit.imports.delivery import CHUNK, Delivery, Draft, Rejects
-from tacit.imports.rows import RowRules, event_of, id_of, key_of, parse_row
+from tacit.imports.rows import RowRules, answers_of, event_of, id_of, key_of, parse_row
 from tacit.remote import Remote
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -56,12 +56,15 @@ def import_jsonl(
         advance(place.position, total)
         with Delivery(remote, rejects, source=rules.source) as delivery:
             for lines in _chunks(file, place, seen):
-                drafts = [_draft(line, rules) for line in lines if line.content]
+                drafts = [d for line in lines if line.content for d in _drafts(line, rules)]
+                tally = place.tally
+                for start in range(0, len(drafts), CHUNK):
+                    tally += delivery.deliver(drafts[start : start + CHUNK])
                 place = Place(
                     position=lines[-1].end,
                     num_items=lines[-1].number,
                     digest=seen.hexdigest(),
-                    tally=place.tally + delivery.deliver(drafts),
+                    tally=tally,
                     rejected_bytes=rejects.num_bytes,
                 )
                 bookmark.save(place)
@@ -117,17 +120,33 @@ def _lines(file: BinaryIO, place: Place, seen: "hashlib._Hash") -> Iterator[_Lin
         yield _Line(number, content.strip(), end)
 
 
-def _draft(line: _Line, rules: RowRules) -> Draft:
-    where = {"line": line.number}
+def _drafts(line: _Line, rules: RowRules) -> list[Draft]:
+    """A draft for each answer on the line."""
     original = line.content[:MAX_ORIGINAL_BYTES].decode(errors="replace")
     try:
-        row = _row(line)
+        answers = answers_of(_row(line), rules)
     except InvalidInputError as error:
-        return Draft(where, None, False, _raiser(error), original)
-    row_id = f"import-{hashlib.sha256(line.content).hexdigest()[:32]}"
+        return [Draft({"line": line.number}, None, False, _raiser(error), original)]
+    return [_draft(line, rules, name, row, original) for name, row in answers]
+
+
+def _draft(
+    line: _Line, rules: RowRules, name: str | None, row: dict[str, Any], original: str
+) -> Draft:
+    where: dict[str, Any] = {"line": line.number}
+    seed = line.content
+    if name is not None:
+        where["part"] = name
+        seed += b"\0" + name.encode(errors="surrogatepass")
+    row_id = f"import-{hashlib.sha256(seed).hexdigest()[:32]}"
     event_key = key_of(row, rules, row_id=row_id)
-    named = id_of(row, rules) is not None
-    return Draft(where, event_key, named, lambda: event_of(row, rules, row_id=row_id), original)
+    return Draft(
+        where,
+        event_key,
+        id_of(row) is not None,
+        lambda: event_of(row, rules, row_id=row_id),
+        original,
+    )
 
 
 def _row(line: _Line) -> dict[str, Any]:

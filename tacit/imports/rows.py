@@ -10,7 +10,7 @@
 
 Prompts and completions are texts or lists of chat messages, as in the data sets of TRL
 (https://huggingface.co/docs/trl/dataset_formats). ``--map FIELD=PATH`` says where a field is if it
-is elsewhere in the row: ``prompt=question``, ``completion=answers.0.text``.
+is elsewhere in the row, and how a row of several answers is taken apart: see ``paths.py``.
 """
 
 import json
@@ -23,17 +23,20 @@ from pydantic import ValidationError
 
 from tacit.contracts import FeedbackEvent
 from tacit.errors import InvalidInputError
+from tacit.imports.paths import read_paths, split
 
 FIELDS = frozenset(
     {
         "prompt", "chosen", "rejected", "completion", "correction", "label",
-        "event_id", "subject_id", "interaction_id", "episode_id", "occurred_at",
+        "event_id", "subject_id", "interaction_id", "episode_id", "occurred_at", "policy_version",
     }
 )  # fmt: skip
 _SHAPES = (
     "prompt with chosen and rejected, with completion and correction, or with completion and label"
 )
 _EVENT_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_OWN_IDS = ("event_id", "interaction_id")
+"""What must differ between answers."""
 _ROLES = {"developer": "system", "human": "user", "gpt": "assistant", "function": "tool"}
 
 
@@ -52,15 +55,26 @@ class RowRules(NamedTuple):
 
 def read_map(options: list[str]) -> dict[str, str]:
     """``FIELD=PATH`` options. Raises InvalidInputError."""
-    paths: dict[str, str] = {}
-    for option in options:
-        field, _, path = option.partition("=")
-        if field not in FIELDS or not path:
-            raise InvalidInputError(
-                f"--map FIELD=PATH with a field among {', '.join(sorted(FIELDS))}", got=option
-            )
-        paths[field] = path
-    return paths
+    return read_paths(options, FIELDS)
+
+
+def answers_of(row: dict[str, Any], rules: RowRules) -> list[tuple[str | None, dict[str, Any]]]:
+    """The answers a row tells of, each as a row with its fields in place, and its name.
+
+    The name is None where the row is one answer. Ids that a row gives to all of its answers get
+    the name behind them, so that each answer has its own.
+    """
+    if is_event(row):
+        return [(None, row)]
+    own_ids = [f for f in _OWN_IDS if "*" not in rules.paths.get(f, f).split(".")]
+    rows: list[tuple[str | None, dict[str, Any]]] = []
+    for name, found in split(row, rules.paths):
+        flat = {**row, **found}
+        if name is not None:
+            ids = {field: _id(flat.get(field)) for field in own_ids}
+            flat |= {field: f"{named}-{name}" for field, named in ids.items() if named is not None}
+        rows.append((name, flat))
+    return rows
 
 
 def parse_row(line: bytes) -> dict[str, Any]:
@@ -79,37 +93,42 @@ def is_event(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("feedback"), dict) and "event_id" in row
 
 
-def id_of(row: Mapping[str, Any], rules: RowRules) -> str | None:
+def id_of(row: Mapping[str, Any]) -> str | None:
     """The event id that a row names itself."""
-    return _id(_at(row, rules.paths.get("event_id", "event_id")))
+    return _id(row.get("event_id"))
 
 
 def key_of(row: Mapping[str, Any], rules: RowRules, *, row_id: str) -> str | None:
     """Under which key the event of a row is known; None if it has none that could be."""
     source = row.get("source") if is_event(row) else rules.source
-    key = f"{source}/{id_of(row, rules) or row_id}"
+    key = f"{source}/{id_of(row) or row_id}"
     return key if _EVENT_KEY.fullmatch(key) else None
 
 
 def event_of(row: Mapping[str, Any], rules: RowRules, *, row_id: str) -> FeedbackEvent:
-    """The event of a row; ``row_id`` names it and its subject where it names none itself.
+    """The event of a row of :func:`answers_of`; ``row_id`` names it and its subject where it names
+    none itself.
 
     Raises InvalidInputError.
     """
     if is_event(row):
         return validated(row)
-    found = {**row, **{name: _at(row, path) for name, path in rules.paths.items()}}
-    about = {name: _id(found.get(name)) for name in ("interaction_id", "episode_id")}
-    prompt, completion, feedback = _said(found, rules.metric)
+    about = {name: _id(row.get(name)) for name in ("interaction_id", "episode_id")}
+    prompt, completion, feedback = _said(row, rules.metric)
+    interaction = {
+        "prompt": prompt,
+        "completion": completion,
+        "policy_version": _id(row.get("policy_version")),
+    }
     return validated(
         {
-            "event_id": _id(found.get("event_id")) or row_id,
+            "event_id": id_of(row) or row_id,
             "policy": rules.policy,
             "source": rules.source,
             # Rows without a subject are of different people, or one cap would take them all.
-            "subject_id": _id(found.get("subject_id")) or row_id,
-            "occurred_at": found.get("occurred_at") or rules.moment.isoformat(),
-            "interaction": {"prompt": prompt, "completion": completion},
+            "subject_id": _id(row.get("subject_id")) or row_id,
+            "occurred_at": row.get("occurred_at") or rules.moment.isoformat(),
+            "interaction": interaction,
             "feedback": feedback,
             **about,
         }
@@ -183,19 +202,6 @@ def _label(label: Any) -> bool:
     if label in (0, 1):
         return bool(label)
     raise InvalidInputError("a label that is true or false", got=repr(label)[:80])
-
-
-def _at(row: Any, path: str) -> Any:
-    """What stands at ``a.0.b``; None if there is nothing. A key with dots wins over a path."""
-    if isinstance(row, dict) and path in row:
-        return row[path]
-    here = row
-    for step in path.split("."):
-        if isinstance(here, list) and step.isascii() and step.isdecimal():
-            here = here[int(step)] if int(step) < len(here) else None
-        else:
-            here = here.get(step) if isinstance(here, dict) else None
-    return here
 
 
 def validated(fields: Mapping[str, Any]) -> FeedbackEvent:

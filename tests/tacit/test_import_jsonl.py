@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from tacit.cli import app
 from tacit.contracts import Correction, FeedbackEvent, Outcome, Preference
 from tacit.database import Database
-from tacit.errors import InvalidInputError, UnavailableError
+from tacit.errors import InvalidInputError, NotAllowedError, UnavailableError
 from tacit.imports.bookmark import Tally
 from tacit.imports.delivery import Rejects
 from tacit.imports.jsonl import MAX_LINE_BYTES, import_jsonl, rejected_path
-from tacit.imports.rows import RowRules, event_of, id_of, parse_row, read_map
+from tacit.imports.rows import RowRules, answers_of, event_of, id_of, parse_row, read_map
 from tacit.remote import Remote, RemoteError
 from tests.builders import MOMENT, event
 from tests.tacit.importing import ImportService, import_service
@@ -137,7 +137,8 @@ def test_map_finds_fields_elsewhere() -> None:
         "at": "2026-02-03T04:05:06Z",
         "id": 17,
     }
-    made = event_of(row, RULES._replace(paths=paths), row_id="import-1")
+    ((_, found),) = answers_of(row, RULES._replace(paths=paths))
+    made = event_of(found, RULES, row_id="import-1")
     assert (made.event_id, made.subject_id, made.interaction_id) == ("17", "u-7", "tr-1")
     assert made.occurred_at.isoformat() == "2026-02-03T04:05:06+00:00"
 
@@ -220,7 +221,7 @@ def test_ids_count_from_zero() -> None:
     row = {**correction(1), **dict.fromkeys(("subject_id", "interaction_id", "event_id"), 0)}
     made = event_of(row, RULES, row_id="row-1")
     assert (made.subject_id, made.interaction_id, made.event_id) == ("0", "0", "0")
-    assert id_of(row, RULES) == "0"
+    assert id_of(row) == "0"
     empty = event_of({**correction(1), "subject_id": "", "event_id": None}, RULES, row_id="row-1")
     assert (empty.subject_id, empty.event_id) == ("row-1", "row-1")
 
@@ -277,9 +278,9 @@ def test_service_away_or_key_refused_rejects_no_line(
     for remote, error in cases:
         with pytest.raises(error):
             import_jsonl(path, remote, RULES, bookmarks, advance=lambda *_: None)
+    with pytest.raises(NotAllowedError, match="got 'other'"):
+        run(service, path, RULES._replace(source="other"))
     assert not rejected_path(path).exists()
-    assert run(service, path, RULES._replace(source="other")) == (0, 0, 3)
-    assert {row["error"]["type"] for row in rejects(path)} == {"NotAllowedError"}
     assert run(service, path) == (3, 0, 0)
 
 
@@ -353,6 +354,7 @@ def test_command_reports_and_shows_rejects(service: ImportService, tmp_path: Pat
     assert done.exit_code == 1, done.output
     assert "1 imported, 0 already there, 1 rejected" in done.stdout
     assert "rows.jsonl.rejected.jsonl" in done.stdout.replace("\n", "")
+    assert "the first: expected a FeedbackEvent, or prompt with chosen" in done.stdout
     done = CliRunner().invoke(app, words)
     assert "0 imported, 1 already there, 1 rejected" in done.stdout
 
