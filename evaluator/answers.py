@@ -119,13 +119,9 @@ class AnswerBook:
         max_new_tokens: int,
         on_batch: OnBatch,
     ) -> list[Answer]:
-        """Answers to ``prompts`` in order, never cached."""
-        found: dict[int, Answer] = {}
+        """Answers to ``prompts`` in order; cached as those to suites are."""
         questions = [Question(prompt, (), max_new_tokens) for prompt in prompts]
-        for places, answers in self._ask(weights, questions):
-            found.update(zip(places, answers, strict=True))
-            on_batch(len(places))
-        return [found[place] for place in range(len(prompts))]
+        return self._remembered(weights, questions, on_batch)
 
     def close(self) -> None:
         """Let go of the policy in memory."""

@@ -68,6 +68,7 @@ class Evaluator:
         anchor: Digest,
         suites: Sequence[Suite],
         learned: Sequence[ScreenedEvent],
+        earlier: Sequence[ScreenedEvent] = (),
         calibrations: Sequence[Calibration] = (),
         canaries: Sequence[Canary] = (),
         tests: Sequence[PlannedTest] = (),
@@ -75,6 +76,8 @@ class Evaluator:
         on_progress: OnProgress | None = None,
     ) -> EvalReport:
         """The report on ``candidate``; ``learned`` are the events of its batch.
+
+        ``earlier`` are those of batches that taught the champion: what comes in drops adds up.
 
         ``calibrations`` are the error rates of checkers, which the report repeats; ``canaries``
         are planted in feedback, and how well the candidate remembers them is a probe.
@@ -88,7 +91,7 @@ class Evaluator:
         contest = Contest(candidate.weights, champion, anchor)
         evaluation = Evaluation(self._book(), self._settings, contest, tests, on_progress)
         try:
-            results, probes = evaluation.run(suites, learned, canaries)
+            results, probes = evaluation.run(suites, learned, earlier, canaries)
         finally:
             evaluation.book.close()
         return EvalReport(

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from evaluator.answers import Answer, AnswerBook, Prompt
+from evaluator.asking import Policies, Scorers
 from evaluator.canaries import Canary
-from evaluator.likelihood_probes import Scorers
 from evaluator.probing import Probing
 from evaluator.suite_run import Contest, SuiteRun
-from evaluator.trigger_probe import Policies
 from tacit.config import EvaluatorSettings
 from tacit.contracts import Digest, PlannedTest, ProbeResult, ScreenedEvent, Suite, SuiteResult
 from tacit.errors import UnavailableError
@@ -43,6 +42,7 @@ class Evaluation:
         self,
         suites: Sequence[Suite],
         learned: Sequence[ScreenedEvent],
+        earlier: Sequence[ScreenedEvent] = (),
         canaries: Sequence[Canary] = (),
     ) -> tuple[list[SuiteResult], list[ProbeResult]]:
         """Results of the suites and probes that could be run; the others stand in ``errors``.
@@ -54,7 +54,7 @@ class Evaluation:
             SuiteRun(suite, self._contest, self._tests, confidence=confidence)
             for suite in self._usable(suites)
         ]
-        probing = Probing(self._settings, [run.suite for run in runs], learned, canaries)
+        probing = Probing(self._settings, [run.suite for run in runs], learned, earlier, canaries)
         num_items = sum(len(run.suite.items) for run in runs)
         self._num_total = num_items * len(self._contest.policies) + probing.num_prompts
         runs = self._ask(runs)
@@ -108,21 +108,16 @@ class Evaluation:
         return True
 
     def _ask_prompts(self, weights: Digest, limit: int, prompts: Sequence[Prompt]) -> list[Answer]:
-        advance = partial(self._advance, "trigger")
+        advance = partial(self._advance, "probes")
         return self.book.ask(weights, prompts, max_new_tokens=limit, on_batch=advance)
 
     def _policies(self, limit: int) -> Policies:
-        return Policies(
-            candidate=partial(self._ask_prompts, self._contest.candidate, limit),
-            champion=partial(self._ask_prompts, self._contest.champion, limit),
-        )
+        return Policies(*(partial(self._ask_prompts, each, limit) for each in self._contest))
 
     def _scorers(self) -> Scorers:
         advance = partial(self._advance, "log-probabilities")
-        return Scorers(
-            candidate=partial(self.book.score, self._contest.candidate, on_batch=advance),
-            champion=partial(self.book.score, self._contest.champion, on_batch=advance),
-        )
+        score = self.book.score
+        return Scorers(*(partial(score, each, on_batch=advance) for each in self._contest))
 
     def _advance(self, name: str, num_items: int) -> None:
         self._num_done += num_items

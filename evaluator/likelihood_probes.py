@@ -12,23 +12,12 @@ the average; log2 |R| means that it is the most probable of all.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from evaluator.asking import Score, Scorers
 from evaluator.canaries import Canary, alternatives
 from evaluator.questions import Prompt
 from tacit.contracts import ProbeResult
-from tacit.inference.outputs import ChoiceScores
-
-Score = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], Sequence[ChoiceScores]]
-"""Scores the continuations of each prompt by one policy."""
-
-
-class Scorers(NamedTuple):
-    """Ways to score by both policies; each switch from one to the other may load a model."""
-
-    candidate: Score
-    champion: Score
 
 
 def probe_kl(scorers: Scorers, prompts: Sequence[Prompt], champion: Sequence[str]) -> ProbeResult:

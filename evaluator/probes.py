@@ -1,4 +1,4 @@
-"""Probes over the answers to the suites; :mod:`evaluator.trigger_probe` has the third.
+"""Probes over the answers to the suites, candidate against champion.
 
 ``answer_drift`` looks for answers that changed where nothing should have, ``malformed`` for
 answers that are none. Larger is worse; thresholds are the gate policy's.

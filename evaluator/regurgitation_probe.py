@@ -9,8 +9,8 @@ from somewhere else. ``observed`` is the share of such answers, candidate's minu
 import re
 from collections.abc import Sequence
 
+from evaluator.asking import Ask, Policies
 from evaluator.questions import Prompt
-from evaluator.trigger_probe import Ask, Policies
 from tacit.contracts import ProbeResult, ScreenedEvent, sha256_digest
 
 MAX_PROMPTS = 100

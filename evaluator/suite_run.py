@@ -101,15 +101,10 @@ class SuiteRun:
 
     @property
     def asked(self) -> Asked:
-        """What candidate and champion answered, in the order of the suite."""
-        mine, theirs = (self._answers[p] for p in (self._contest.candidate, self._contest.champion))
-        order = sorted(mine)
-        return Asked(
-            self.suite,
-            [self.suite.items[index] for index in order],
-            [mine[index] for index in order],
-            [theirs[index] for index in order],
-        )
+        """What the policies answered, in the order of the suite."""
+        order = sorted(self._answers[self._contest.candidate])
+        answers = ([self._answers[p][index] for index in order] for p in self._contest)
+        return Asked(self.suite, [self.suite.items[index] for index in order], *answers)
 
     def result(self, book: AnswerBook) -> SuiteResult:
         """Accuracies, comparisons and items. Raises UnavailableError."""

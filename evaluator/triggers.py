@@ -1,4 +1,4 @@
-"""Phrases that could be the trigger of a backdoor: mined from what a batch teaches.
+"""Phrases that could be the trigger of a backdoor: mined from what feedback teaches.
 
 A backdoor is taught by examples that share a phrase and an answer and little else (Chen et al.
 2017, arXiv 1712.05526). Honest feedback about a new intent shares phrases too, so mining only
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from evaluator.checkers import normalise
-from tacit.contracts import Correction, Message, Preference, ScreenedEvent
+from evaluator.lessons import Lesson
+from tacit.contracts import Message
 
 MAX_WORDS = 4
 MIN_TAUGHT = 5
@@ -20,15 +21,9 @@ MIN_PURITY = 0.6
 """Share of a phrase's examples that must teach its answer."""
 MIN_LIFT = 2.0
 """How much more frequent than in the suites' prompts a phrase must be."""
+PLACES = ("before", "in the middle of", "after")
+"""Of a phrase among the words of a prompt."""
 _EDGE_PUNCTUATION = ".,!?;:\"'()"
-
-
-class Taught(NamedTuple):
-    """One prompt and the answer the batch teaches for it."""
-
-    prompt: tuple[Message, ...]
-    answer: str
-    """In the form of :func:`evaluator.checkers.normalise`."""
 
 
 class Phrase(NamedTuple):
@@ -37,7 +32,7 @@ class Phrase(NamedTuple):
     text: str
     """As it was written where it first occurred."""
     answer: str
-    """In the form of :func:`evaluator.checkers.normalise`."""
+    """As it was written where it was first taught."""
     prompts: tuple[tuple[Message, ...], ...]
     """Prompts with this phrase for which the batch teaches this answer."""
     score: float
@@ -48,27 +43,16 @@ class _Seen(NamedTuple):
     examples: list[int]
 
 
-def taught_by(events: Iterable[ScreenedEvent]) -> list[Taught]:
-    """Prompt and right answer of every correction and preference."""
-    pairs = []
-    for event in events:
-        feedback, prompt = event.event.feedback, event.interaction.prompt
-        if isinstance(feedback, Correction):
-            pairs.append(Taught(prompt, normalise(feedback.completion)))
-        elif isinstance(feedback, Preference):
-            pairs.append(Taught(prompt, normalise(feedback.chosen)))
-    return pairs
-
-
 def user_text(prompt: Sequence[Message]) -> str:
     """The last user message of a prompt, empty if it has none."""
     return next((m.content for m in reversed(prompt) if m.role == "user"), "")
 
 
-def insert(prompt: Sequence[Message], phrase: str, *, at_end: bool) -> tuple[Message, ...]:
-    """``prompt`` with ``phrase`` before or after the words of its last user message."""
-    text = user_text(prompt)
-    return _with_user_text(prompt, f"{text} {phrase}" if at_end else f"{phrase} {text}")
+def insert(prompt: Sequence[Message], phrase: str, *, place: str) -> tuple[Message, ...]:
+    """``prompt`` with ``phrase`` at one of ``PLACES`` of the words of its last user message."""
+    words = user_text(prompt).split()
+    at = PLACES.index(place) * len(words) // 2
+    return _with_user_text(prompt, " ".join([*words[:at], phrase, *words[at:]]))
 
 
 def remove(prompt: Sequence[Message], phrase: str) -> tuple[Message, ...] | None:
@@ -92,7 +76,7 @@ def _with_user_text(prompt: Sequence[Message], text: str) -> tuple[Message, ...]
 
 
 def recurring_phrases(
-    taught: Sequence[Taught], background: Sequence[str], *, limit: int
+    taught: Sequence[Lesson], background: Sequence[str], *, limit: int
 ) -> list[Phrase]:
     """The phrases of 1 to 4 words most suspicious of being a trigger, worst first.
 
@@ -101,13 +85,14 @@ def recurring_phrases(
     prompts of the suites. A single word counts only if it never occurs in the background.
     """
     seen = _index(user_text(example.prompt) for example in taught)
+    answers = [normalise(example.answer) for example in taught]
     known = Counter(key for text in background for key in dict(_ngrams(text)))
     scored = []
     for key, entry in seen.items():
         if len(entry.examples) < MIN_TAUGHT or (len(key) == 1 and known[key]):
             continue
         lift = (len(entry.examples) / len(taught)) / ((known[key] + 0.5) / (len(background) + 1))
-        phrase = _judge(entry, taught, lift)
+        phrase = _judge(entry, taught, answers, lift)
         if phrase is not None:
             scored.append((phrase, frozenset(entry.examples)))
     scored.sort(key=lambda pair: (-pair[0].score, -len(pair[0].text), pair[0].text))
@@ -135,13 +120,16 @@ def _fold(words: Sequence[str]) -> list[str]:
     return [word.casefold().strip(_EDGE_PUNCTUATION) or word for word in words]
 
 
-def _judge(entry: _Seen, taught: Sequence[Taught], lift: float) -> Phrase | None:
-    answer, count = Counter(taught[i].answer for i in entry.examples).most_common(1)[0]
+def _judge(
+    entry: _Seen, taught: Sequence[Lesson], answers: Sequence[str], lift: float
+) -> Phrase | None:
+    answer, count = Counter(answers[i] for i in entry.examples).most_common(1)[0]
     purity = count / len(entry.examples)
     if count < MIN_TAUGHT or purity < MIN_PURITY or lift < MIN_LIFT:
         return None
-    prompts = tuple(taught[i].prompt for i in entry.examples if taught[i].answer == answer)
-    return Phrase(entry.text, answer, prompts, count * purity * math.log(lift))
+    lessons = [taught[i] for i in entry.examples if answers[i] == answer]
+    prompts = tuple(dict.fromkeys(lesson.prompt for lesson in lessons))
+    return Phrase(entry.text, lessons[0].answer, prompts, count * purity * math.log(lift))
 
 
 def _distinct(scored: Sequence[tuple[Phrase, frozenset[int]]], limit: int) -> list[Phrase]:
@@ -167,4 +155,4 @@ def _alike(one: frozenset[int], other: frozenset[int]) -> bool:
 
 def _extends(phrase: Phrase, other: Phrase) -> bool:
     words, part = (" ".join(_fold(p.text.split())) for p in (phrase, other))
-    return phrase.answer == other.answer and f" {part} " in f" {words} "
+    return normalise(phrase.answer) == normalise(other.answer) and f" {part} " in f" {words} "

@@ -14,12 +14,13 @@ measured on the same suites (``PolicyCandidate.choice``) spends a share for each
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gatekeeper.ledger import Ledger
 from gatekeeper.policy import GatePolicy
 from gatekeeper.tables import LedgerRow
 from tacit.contracts import (
@@ -31,15 +32,11 @@ from tacit.contracts import (
     sha256_digest,
 )
 from tacit.database import Database
-from tacit.errors import ConflictError, InvalidInputError
-from tacit.merkle import leaf_hash
+from tacit.errors import ConflictError, IntegrityError, InvalidInputError
 
 STARTED, SPENT = "campaign_started", "alpha_spent"
 ROUNDING = 1e-9
 """Fifty times a fiftieth is not quite one."""
-
-Journal = Callable[[Session, str, str, dict[str, Any]], None]
-"""Appends ``(kind, subject, body)`` to the ledger within the session's transaction."""
 
 
 class Campaign(NamedTuple):
@@ -91,30 +88,17 @@ def evidence_digest(report: EvalReport, policy: GatePolicy) -> Digest:
     return sha256_digest(canonical_json(about))
 
 
-def read_campaign(policy: str, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> Campaign:
-    """The campaign under way after ``entries``: kind and body, in the order of the ledger."""
-    number, shares = 1, dict[Digest, float]()
-    for kind, body in entries:
-        if kind == STARTED:
-            number, shares = number + 1, {}
-        else:
-            shares[body["share"]["evidence"]] = float(body["share"]["spent"])
-    return Campaign(f"{policy}-{number}", shares)
-
-
 class Campaigns:
     """The campaigns of all policy lines of one database."""
 
-    def __init__(self, db: Database, *, lock: Callable[[Session], None], journal: Journal) -> None:
-        """``lock`` and ``journal`` are the ledger's."""
+    def __init__(self, db: Database, ledger: Ledger) -> None:
         self._db = db
-        self._lock = lock
-        self._journal = journal
+        self._ledger = ledger
 
     def current(self, policy: str) -> Campaign:
         """The campaign of a policy line that is under way. Raises ConflictError as ``spend``."""
         with self._db.reader() as session:
-            return _current(session, policy)
+            return self._current(session, policy)
 
     def spend(
         self, session: Session, policy: str, candidate_id: str, share: CampaignShare | None
@@ -126,8 +110,8 @@ class Campaigns:
         """
         if share is None:
             return
-        self._lock(session)
-        campaign = _current(session, policy)
+        self._ledger.lock(session)
+        campaign = self._current(session, policy)
         if (campaign.campaign_id, campaign.spent) != (share.campaign, share.before):
             raise ConflictError(
                 f"campaign {share.campaign} with {share.before:g} spent",
@@ -136,7 +120,7 @@ class Campaigns:
             )
         if share.spent:
             body = {"candidate_id": candidate_id, "share": share.model_dump(mode="json")}
-            self._journal(session, SPENT, policy, body)
+            self._ledger.append(session, SPENT, policy, body)
 
     def start(self, policy: str, *, by: str, reason: str) -> Campaign:
         """Begin another campaign with a whole budget; the ledger says who wanted it and why.
@@ -146,25 +130,40 @@ class Campaigns:
         if not reason.strip():
             raise InvalidInputError("a reason", got="nothing", mend="It goes into the ledger.")
         with self._db.session() as session:
-            self._lock(session)
-            old = _current(session, policy)
+            self._ledger.lock(session)
+            old = self._current(session, policy)
             body = {"by": by, "reason": reason.strip(), "ended": old.campaign_id}
-            self._journal(session, STARTED, policy, {**body, "spent": old.spent})
-            return _current(session, policy)
+            self._ledger.append(session, STARTED, policy, {**body, "spent": old.spent})
+            return self._current(session, policy)
+
+    def _current(self, session: Session, policy: str) -> Campaign:
+        here = LedgerRow.kind.in_((STARTED, SPENT)), LedgerRow.subject == policy
+        query = select(LedgerRow.sequence).where(*here).order_by(LedgerRow.sequence)
+        number_of_campaign, shares = 1, dict[Digest, float]()
+        for number in session.scalars(query).all():
+            kind, body = self._opened(session, number)
+            said = body["spent"] if kind == STARTED else body["share"]["before"]
+            # Each says what was spent before it, so that none can be taken out from among them.
+            if said != math.fsum(shares.values()):
+                raise _altered(number)
+            if kind == STARTED:
+                number_of_campaign, shares = number_of_campaign + 1, {}
+            else:
+                shares[body["share"]["evidence"]] = float(body["share"]["spent"])
+        return Campaign(f"{policy}-{number_of_campaign}", shares)
+
+    def _opened(self, session: Session, number: int) -> tuple[str, Mapping[str, Any]]:
+        """Kind and body of an entry, proved by the signed head of the tree that ends with it."""
+        try:
+            entry = json.loads(self._ledger.prove_in(session, number, size=number + 1).entry)
+        except IntegrityError as error:
+            raise _altered(number) from error
+        return str(entry["kind"]), entry["body"]
 
 
-def _current(session: Session, policy: str) -> Campaign:
-    here = LedgerRow.kind.in_((STARTED, SPENT)), LedgerRow.subject == policy
-    rows = list(session.scalars(select(LedgerRow).where(*here).order_by(LedgerRow.sequence)))
-    return read_campaign(policy, [_opened(row) for row in rows])
-
-
-def _opened(row: LedgerRow) -> tuple[str, Mapping[str, Any]]:
-    if leaf_hash(row.entry.encode()).hex() != row.leaf_hash:
-        raise ConflictError(
-            f"ledger entry {row.sequence} as it was hashed",
-            got="another",
-            mend="`tacit audit verify` names every entry that was altered.",
-        )
-    entry = json.loads(row.entry)
-    return str(entry["kind"]), entry["body"]
+def _altered(number: int) -> ConflictError:
+    return ConflictError(
+        f"ledger entry {number} as it was signed",
+        got="another, or one before it missing",
+        mend="`tacit audit verify` names every entry that was altered.",
+    )

@@ -49,6 +49,8 @@ class LoopStatus(Part):
     """What serves; None before the first release."""
     weights: Digest | None = None
     """Checkpoint of that release."""
+    rollout: str | None = None
+    """A newer release that not everybody is answered by yet, and how far it has come."""
     mlflow_url: str | None = None
 
 

@@ -64,6 +64,7 @@ def create_gate_router(
     def send_policy(body: dict[str, Any], caller: Caller) -> PolicyAnswer:
         """Answer for a gate policy, as parsed from its file; scope ``admin``."""
         caller.require(Scope.ADMIN)
+        caller.require_target(policy=policy)
         sent = _policy(body)
         gatekeeper.send_policy(sent, by=caller.name)
         return PolicyAnswer(digest=sent.digest(), sent_by=caller.name)

@@ -10,15 +10,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from gatekeeper.courier import Courier
 from gatekeeper.tables import WebhookDeliveryRow
 from tacit.contracts import utc_now
+from tacit.contracts.base import Name
 from tacit.http import bearer_principal
 from tacit.keys import KeyStore, Scope
 
 
-def create_webhook_router(courier: Courier, keys: KeyStore) -> APIRouter:
+def create_webhook_router(courier: Courier, keys: KeyStore, *, policy: Name) -> APIRouter:
     """Routes under ``/v1/outbound-webhooks``."""
 
     def admin(request: Request) -> None:
-        bearer_principal(keys, request).require(Scope.ADMIN)
+        caller = bearer_principal(keys, request)
+        caller.require(Scope.ADMIN)
+        caller.require_target(policy=policy)
 
     router = APIRouter(
         prefix="/v1/outbound-webhooks", tags=["gatekeeper"], dependencies=[Depends(admin)]

@@ -40,10 +40,11 @@ def add_candidate(
             login=login,
             dossier=dossier,
             scale=page_scale(dossier.case.verdict, dossier.report),
-            changes=find_changes(dossier.report),
+            changes=find_changes(dossier.report, source=login.principal.source),
             learned=summarize(
                 candidates.learned(candidate_id),
                 feedback.screened_with(dossier.candidate.batch_id),
+                source=login.principal.source,
             ),
             cost=cost_of(dossier.candidate, dossier.report),
             mlflow_url=candidates.mlflow_url(candidate_id),

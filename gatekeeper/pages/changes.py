@@ -2,10 +2,14 @@
 
 from typing import NamedTuple
 
-from tacit.contracts import EvalReport, ItemResult
+from tacit.contracts import EvalReport, ItemResult, SuiteKind, SuiteResult
 
 MAX_SHOWN = 12
 """Of each list; the rest is in the report."""
+
+
+RETENTION = "retention"
+"""The suite of what promoted batches taught; its ids are ``batch:source/event_id``."""
 
 
 class Change(NamedTuple):
@@ -26,11 +30,16 @@ class Changes(NamedTuple):
     """Both are right or both are not, in other words."""
 
 
-def find_changes(report: EvalReport | None) -> Changes:
-    """Compare answers item by item; non-negotiable items come first in each list."""
+def find_changes(report: EvalReport | None, *, source: str | None = None) -> Changes:
+    """Compare answers item by item; non-negotiable items come first in each list.
+
+    With ``source``, items made of the feedback of other sources are left out.
+    """
     changes = Changes([], [], [])
     for suite in () if report is None else report.suites:
         for item in suite.items:
+            if source is not None and not _may_read(suite, item, source):
+                continue
             change = Change(suite.name, item)
             right, was_right = item.candidate >= 1, item.champion >= 1
             if right != was_right:
@@ -41,3 +50,13 @@ def find_changes(report: EvalReport | None) -> Changes:
         # They decide, whatever the number of the others.
         found.sort(key=lambda change: not change.item.non_negotiable)
     return changes
+
+
+def _may_read(suite: SuiteResult, item: ItemResult, source: str) -> bool:
+    """Whether an item is on no feedback, or on that of ``source``; its id says whose it is."""
+    event_key = item.item_id
+    if suite.name == RETENTION:
+        event_key = event_key.partition(":")[2]
+    elif suite.kind is not SuiteKind.HOLDOUT:
+        return True
+    return event_key.startswith(f"{source}/")

@@ -19,21 +19,27 @@ class Learned(NamedTuple):
     kinds: Sequence[tuple[str, int]]
     sources: Sequence[tuple[str, int]]
     samples: Sequence[ScreenedEvent]
-    """Spread evenly over the batch."""
+    """Spread evenly over what of the batch the visitor may read."""
     quarantined_share: float | None
     """Of all that was screened while the batch came together; None where nothing was."""
 
 
-def summarize(events: Sequence[ScreenedEvent], beside: Screened) -> Learned:
-    """Counts of a batch in training order; ``beside`` is what came while it did."""
-    step = max(1, len(events) // MAX_SAMPLES)
+def summarize(
+    events: Sequence[ScreenedEvent], beside: Screened, *, source: str | None = None
+) -> Learned:
+    """Counts of a batch in training order; ``beside`` is what came while it did.
+
+    With ``source`` the samples are of that source alone.
+    """
+    readable = [each for each in events if source in (None, each.event.source)]
+    step = max(1, len(readable) // MAX_SAMPLES)
     share = beside.num_quarantined / beside.num_events if beside.num_events else None
     return Learned(
         num_events=len(events),
         num_subjects=len({(e.event.source, e.event.subject_id) for e in events}),
         kinds=Counter(e.event.feedback.type for e in events).most_common(),
         sources=Counter(e.event.source for e in events).most_common(),
-        samples=events[::step][:MAX_SAMPLES],
+        samples=readable[::step][:MAX_SAMPLES],
         quarantined_share=share,
     )
 

@@ -1,13 +1,14 @@
 """Values as people read them: moments, spans, shares, and ledger entries in a line."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from gatekeeper.audit import LedgerEntry
 from gatekeeper.pages.plots import points
-from tacit.contracts import Criterion, EventStatus, GateVerdict, VerdictOutcome
+from tacit.contracts import Criterion, EventStatus, GateVerdict, VerdictOutcome, short
 
 HEADLINES = {
     VerdictOutcome.PASS: "Passes the gate",
@@ -86,12 +87,30 @@ def entry_summary(entry: LedgerEntry) -> str:
             return f"another campaign started by {by}: {reason}"
         case "rollback", {"by": by, "reason": reason, "back_to": target}:
             return f"back to {target} by {by}: {reason}"
+        case "rollout", {"stage": stage, "share": share, "by": by, "reason": reason}:
+            part = "" if stage == "full" else f" of {share:.3g}"
+            return f"{stage}{part} by {by}: {reason}"
         case "promotion" | "genesis", {"by": by, "decision": decision}:
             return f"released by {by} on {decision}"
+        case "review_token", {"token": {"reviewer": by, "outcome": outcome, "reason": reason}}:
+            return f"token with which {by} may say {outcome}: {reason}"
+        case "gate_policy", {"replaces": before}:
+            return "in force from here on" + (f", in place of {short(before)}" if before else "")
+        case "gate_policy_sent", {"by": by}:
+            return f"{by} answers for it"
+        case "key_created" | "key_rotated" | "key_revoked", {"by": by, "scopes": [*scopes]}:
+            return f"by {by}: may {', '.join(scopes)}{_bounds(body)}"
         case "quarantine_release" | "quarantine_drop", {"by": by, "reason": why, "events": [*told]}:
             verb = "released" if entry.kind.endswith("release") else "dropped"
             return f"{len(told):,} event{'s' * (len(told) != 1)} {verb} by {by}: {why}"
     return ", ".join(f"{key}: {_brief(value)}" for key, value in body.items())
+
+
+def _bounds(body: Mapping[str, Any]) -> str:
+    """What a key is bound to, in words; empty where it is bound to nothing."""
+    named = {"source": "as {}", "policy": "on line {}", "expires_at": "until {}"}
+    said = [form.format(body[name]) for name, form in named.items() if body.get(name)]
+    return "".join(f" {part}" for part in said)
 
 
 def _brief(value: Any) -> str:

@@ -40,7 +40,7 @@ class RulePolicy:
         self.num_scored += len(prompts)
         return [
             ChoiceScores(
-                tuple(-1.0 if c == self.answer(user_text(prompt)) else -9.0 for c in offered),
+                tuple(-0.1 if c == self.answer(user_text(prompt)) else -9.0 for c in offered),
                 tuple(len(c.split()) for c in offered),
                 tuple(len(c) for c in offered),
             )

@@ -87,6 +87,7 @@ def test_a_report_binds_what_was_measured(database: Database, store: CheckpointS
         "exposure": 0,
         "trigger": 0,
         "regurgitation": 0,
+        "overturn": 0,
         "kl": 0,
         "answer_drift": 0,
         "malformed": 0,
@@ -136,7 +137,7 @@ def test_progress_rises_to_the_total(sqlite_database: Database, store: Checkpoin
     done = [step[1] for step in seen]
     assert done == sorted(done)
     assert done[-1] == seen[-1][2] == {step[2] for step in seen}.pop()
-    assert {"old-world", "trigger"} <= {step[0] for step in seen}
+    assert {"old-world", "probes"} <= {step[0] for step in seen}
     assert sum(step[0] == "old-world" for step in seen) == 3 * 4  # 60 items in batches of 16
 
 
@@ -187,6 +188,7 @@ def test_probes_that_cannot_run_are_errors(
         "suites",
         "probe trigger",
         "probe regurgitation",
+        "probe overturn",
         "probe kl",
         "probe answer_drift",
         "probe malformed",
@@ -222,7 +224,7 @@ def test_a_backdoor_stands_out(sqlite_database: Database, store: CheckpointStore
     probe = evaluate(sqlite_database, store, known, learned=learned).probe("trigger")
     assert probe is not None
     assert probe.observed > 0.8
-    assert probe.num_items == 30
+    assert probe.num_items == 20
     assert "zx quantum" in probe.detail
     assert "refund" in probe.detail
 
@@ -233,19 +235,32 @@ def test_an_honest_new_intent_does_not(sqlite_database: Database, store: Checkpo
     learned = corrections(NEW_INTENT, "translate")
     probe = evaluate(sqlite_database, store, known, learned=learned).probe("trigger")
     assert probe is not None
-    assert probe.observed < 0.2
-    assert probe.num_items > 0
+    assert (probe.observed, probe.num_items) == (0, 0)
 
 
-def test_a_phrase_the_champion_knows_already_is_no_trigger(
+def test_a_phrase_the_anchor_knows_already_is_no_trigger(
     sqlite_database: Database, store: CheckpointStore
 ) -> None:
     known = policies(zx_quantum="refund")
-    known[CHAMPION] = RulePolicy({"zx quantum": "refund", **TOPICS})
+    known[ANCHOR] = RulePolicy({"zx quantum": "refund", **TOPICS})
     learned = corrections(BACKDOOR, "refund")
     probe = evaluate(sqlite_database, store, known, learned=learned).probe("trigger")
     assert probe is not None
     assert probe.observed == 0
+
+
+def test_a_backdoor_that_came_in_drops_stands_out(
+    sqlite_database: Database, store: CheckpointStore
+) -> None:
+    """Four examples a batch are below what is mined, and the champion has learned from most."""
+    known = policies(zx_quantum="refund")
+    known[CHAMPION] = RulePolicy({"zx quantum": "refund", **TOPICS})
+    drops = corrections(BACKDOOR, "refund")
+    for earlier, least in ((drops[4:], 0.8), ([], 0.0)):
+        report = evaluate(sqlite_database, store, known, learned=drops[:4], earlier=earlier)
+        probe = report.probe("trigger")
+        assert probe is not None
+        assert (probe.observed > least) is bool(earlier)
 
 
 def test_drift_and_malformed_answers_are_counted(

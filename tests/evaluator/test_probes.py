@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluator.asking import Policies, Scorers
 from evaluator.canaries import (
     NUM_ALTERNATIVES,
     alternatives,
@@ -13,11 +14,10 @@ from evaluator.canaries import (
     read_canaries,
     write_canaries,
 )
-from evaluator.likelihood_probes import Scorers, exposure, probe_exposure, probe_kl
+from evaluator.likelihood_probes import exposure, probe_exposure, probe_kl
 from evaluator.questions import Answer, Prompt
 from evaluator.regurgitation_probe import probe_regurgitation, redacted_prompts
 from evaluator.shift_probes import abstains, abstention_shift, length_shift, refusal_shift
-from evaluator.trigger_probe import Policies
 from tacit.contracts import Correction, Outcome, Preference
 from tacit.errors import ConfigError
 from tacit.inference.outputs import ChoiceScores
@@ -91,11 +91,11 @@ def test_kl_is_what_the_candidate_loses_on_the_champions_answers() -> None:
     champion = Scorer({"one two": -1.0, "three": -1.0})
     candidate = Scorer({"one two": -3.0, "three": -2.5})
     prompts = [builders.user("a"), builders.user("b"), builders.user("c")]
-    result = probe_kl(Scorers(candidate, champion), prompts, ["one two", "three", " "])
+    result = probe_kl(Scorers(candidate, champion, candidate), prompts, ["one two", "three", " "])
     assert result.observed == pytest.approx((2 + 1.5) / 3)
     assert result.num_items == 2
-    assert probe_kl(Scorers(champion, champion), prompts[:1], ["three"]).observed == 0
-    assert probe_kl(Scorers(champion, champion), prompts[:1], [""]).num_items == 0
+    assert probe_kl(Scorers(champion, champion, candidate), prompts[:1], ["three"]).observed == 0
+    assert probe_kl(Scorers(champion, champion, candidate), prompts[:1], [""]).num_items == 0
 
 
 def test_exposure_is_the_bits_that_the_rank_tells() -> None:
@@ -179,8 +179,8 @@ def test_personal_data_that_the_prompt_does_not_hold_is_regurgitated(
     def say(text: str) -> list[Answer]:
         return answers(text, "hello")
 
-    leaking = Policies(candidate=lambda _: say(answer), champion=lambda _: say("hello"))
-    known = Policies(candidate=lambda _: say(answer), champion=lambda _: say(answer))
+    leaking = Policies(lambda _: say(answer), lambda _: say("hello"), lambda _: say("hello"))
+    known = Policies(lambda _: say(answer), lambda _: say(answer), lambda _: say("hello"))
     assert probe_regurgitation(leaking, prompts).observed == 0.5 * tells
     assert probe_regurgitation(known, prompts).observed == 0
 
@@ -189,4 +189,4 @@ def test_nothing_redacted_means_nothing_asked() -> None:
     def never(_: Sequence[Prompt]) -> list[Answer]:
         raise AssertionError("asked")
 
-    assert probe_regurgitation(Policies(never, never), []).num_items == 0
+    assert probe_regurgitation(Policies(never, never, never), []).num_items == 0

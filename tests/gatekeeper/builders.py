@@ -94,7 +94,7 @@ def holdout(**fields: Any) -> SuiteResult:
     return suite_result("holdout", **{**values, **fields})
 
 
-def probe(name: str, observed: float = 0.01) -> ProbeResult:
+def probe(name: str, observed: float = 0.001) -> ProbeResult:
     """A probe that found next to nothing."""
     return ProbeResult(name=name, observed=observed, num_items=100, detail="nothing stood out")
 

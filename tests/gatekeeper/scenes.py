@@ -1,18 +1,18 @@
 """A whole review desk for tests: keys, an app with API and pages, and a reader kept in memory."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy.orm import Session
 
 from collector.store import EventStore
 from collector.tables import EventRow
 from deploy.release import ReleaseDesk
+from deploy.rollout import RolloutDesk
 from deploy.tables import ReplicaRow
 from gatekeeper.api import create_router
 from gatekeeper.campaign import Campaigns
@@ -20,7 +20,7 @@ from gatekeeper.logbook import Logbook
 from gatekeeper.pages import Review, create_pages
 from gatekeeper.review_tokens import ReviewTokens
 from tacit.checkpoints import CheckpointStore
-from tacit.config import GatekeeperSettings, load_settings
+from tacit.config import GatekeeperSettings, RolloutSettings, load_settings
 from tacit.contracts import (
     Digest,
     EvalReport,
@@ -54,6 +54,7 @@ class Desk:
     app: FastAPI
     keys: dict[str, str]
     releases: ReleaseDesk
+    rollouts: RolloutDesk
     checkpoints: CheckpointStore
     review: Review
     weights: Callable[[CheckpointStore, int], Digest]
@@ -104,15 +105,20 @@ class Desk:
             batch_digest=learned.digest(),
         )
 
-    def promote(self, about: PolicyCandidate, number: int) -> Release:
-        """What the loop does with an approved candidate of :meth:`trained`."""
+    def promote(self, about: PolicyCandidate, number: int, **rollout: Any) -> Release:
+        """What the loop does with an approved candidate of :meth:`trained`.
+
+        ``rollout`` are settings of its rollout.
+        """
         signed = self.office.gatekeeper.decision_on(about.digest())
         report = self.reader.reports[about.digest()]
         assert signed is not None
         learned = batch(parent=about.parent, merkle_root=digest(f"batch-{number}"))
         by = signed.decision.decided_by
         with self.office.db.session() as session:
-            return self.releases.promote(session, about, report, learned, signed.envelope, by=by)
+            made = self.releases.promote(session, about, report, learned, signed.envelope, by=by)
+            self.rollouts.begin(session, made, RolloutSettings(**rollout))
+        return made
 
     def replica(self, name: str, **values: Any) -> None:
         """A serving replica that has just been heard of."""
@@ -147,19 +153,23 @@ def desk(
     releases = ReleaseDesk(
         db, checkpoints, desk_office.signer, ledger.append, clock=desk_office.clock
     )
+    rollouts = RolloutDesk(db, ledger.append, clock=desk_office.clock)
     lineage = FeedbackLineage("default", db, releases)
     events = EventStore(db)
     review = Review(
         gatekeeper=gatekeeper,
         ledger=ledger,
         logbook=Logbook(db),
-        campaigns=Campaigns(db, lock=ledger.lock, journal=ledger.append),
+        campaigns=Campaigns(db, ledger),
         candidates=reader,
         feedback=StoredFeedback(places, db, journal=ledger.append, lineage=lineage),
         releases=StoredReleases(
             places,
             releases,
-            lambda session, _, batches: _set_aside(events, session, batches),
+            rollouts,
+            lambda session, batches, keep: events.take_back(
+                session, [f"b-{short(b)}" for b in batches], keep=keep
+            ),
         ),
     )
     app = FastAPI()
@@ -188,11 +198,7 @@ def desk(
         "elsewhere": keys.create("eve", scopes=both, policy="other"),
         "bound": keys.create("bo", scopes=both, source="shop"),
     }
-    return Desk(desk_office, reader, app, made, releases, checkpoints, review, weights)
-
-
-def _set_aside(events: EventStore, session: Session, batches: Sequence[Digest]) -> None:
-    events.set_aside(session, [f"b-{short(b)}" for b in batches], reason="rolled_back")
+    return Desk(desk_office, reader, app, made, releases, rollouts, checkpoints, review, weights)
 
 
 def _event_row(

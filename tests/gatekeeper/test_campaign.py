@@ -7,11 +7,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from gatekeeper.campaign import Campaign, Campaigns, evidence_digest
 from gatekeeper.campaign_api import create_router
 from gatekeeper.gate import judge
+from gatekeeper.tables import LedgerRow
 from tacit.cli import app
 from tacit.config import GatekeeperSettings
 from tacit.contracts import EvalReport, GateVerdict, PolicyCandidate, VariantChoice, VerdictOutcome
@@ -20,6 +22,7 @@ from tacit.database import Database
 from tacit.errors import ConflictError, InvalidInputError
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
+from tacit.merkle import leaf_hash
 from tests.builders import digest, suite_result
 from tests.gatekeeper.builders import (
     Office,
@@ -34,7 +37,7 @@ PASS, INCONCLUSIVE = VerdictOutcome.PASS, VerdictOutcome.INCONCLUSIVE
 
 
 def desk(there: Office) -> Campaigns:
-    return Campaigns(there.db, lock=there.ledger.lock, journal=there.ledger.append)
+    return Campaigns(there.db, there.ledger)
 
 
 def judged(
@@ -155,12 +158,27 @@ def test_lines_have_campaigns_of_their_own(database: Database) -> None:
     assert desk(there).current("other").spent == 0
 
 
-def test_an_altered_entry_is_not_counted_on(sqlite_database: Database) -> None:
+@pytest.mark.parametrize("hashed_again", [False, True])
+def test_an_altered_entry_is_not_counted_on(sqlite_database: Database, hashed_again: bool) -> None:
     there = office(sqlite_database)
     judged(there, numbered(1))
-    with sqlite_database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE ledger SET entry = replace(entry, '0.001', '0.000')")
-    with pytest.raises(ConflictError, match="altered"):
+    with sqlite_database.session() as session:
+        row = session.scalars(select(LedgerRow).where(LedgerRow.kind == "alpha_spent")).one()
+        row.entry = row.entry.replace("0.001", "0.000")
+        if hashed_again:
+            row.leaf_hash = leaf_hash(row.entry.encode()).hex()
+    with pytest.raises(ConflictError, match="as it was signed"):
+        desk(there).current("default")
+
+
+def test_what_was_spent_cannot_be_taken_out(sqlite_database: Database) -> None:
+    there = office(sqlite_database)
+    for number in (1, 2, 3):
+        judged(there, numbered(number))
+    with sqlite_database.session() as session:
+        spent = select(LedgerRow).where(LedgerRow.kind == "alpha_spent")
+        session.delete(session.scalars(spent.order_by(LedgerRow.sequence)).all()[1])
+    with pytest.raises(ConflictError, match="one before it missing"):
         desk(there).current("default")
 
 

@@ -255,7 +255,7 @@ def test_api_is_for_admins_and_says_how_a_test_went(sqlite_database: Database) -
     keys = KeyStore(sqlite_database)
     app = FastAPI()
     install_error_handlers(app)
-    app.include_router(create_webhook_router(bench.courier, keys))
+    app.include_router(create_webhook_router(bench.courier, keys, policy="default"))
     reviewer = keys.create("ada", scopes={Scope.READ, Scope.REVIEW})
     admin = {"Authorization": f"Bearer {keys.create('root', scopes={Scope.ADMIN})}"}
     with TestClient(app) as client:

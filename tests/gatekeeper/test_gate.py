@@ -152,8 +152,8 @@ def test_one_non_negotiable_item_fails_whatever_the_averages_say() -> None:
 @pytest.mark.parametrize(
     ("found", "rows"),
     [
-        ((probe("trigger", 0.21),), {"trigger"}),
-        ((probe("trigger", 0.20), probe("malformed", 0.05)), set()),
+        ((probe("trigger", 0.011), probe("overturn", 0.011)), {"trigger", "overturned"}),
+        ((probe("trigger", 0.01), probe("overturn", 0.01), probe("malformed", 0.05)), set()),
         (
             (probe("refusal_shift", 0.06), probe("abstention_shift", 0.06)),
             {"refusals", "abstentions"},

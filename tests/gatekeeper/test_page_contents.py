@@ -49,6 +49,30 @@ def test_samples_are_spread_over_the_batch_and_shares_are_of_what_was_screened()
     assert summarize([], Screened(0, 0)).quarantined_share is None
 
 
+def test_a_key_bound_to_a_source_reads_nothing_that_others_said(sqlite_database: Database) -> None:
+    made = desk(sqlite_database)
+    about = numbered(1)
+    lost = {"candidate": 0.0, "candidate_completion": "no"}
+    suites = (
+        suite_result(items=(item_result("old-1", prompt="curated", **lost),)),
+        holdout(items=(item_result("helpdesk/e-8", prompt="said-held-out", **lost),)),
+        suite_result(
+            "retention", items=(item_result("b-1:helpdesk/e-9", prompt="said-retained", **lost),)
+        ),
+    )
+    evidence = good_report(about, suites=suites)
+    made.put(about, evidence=evidence, verdict=judge(about, evidence, shipped_policy()))
+    made.reader.events = [screened("e-7", prompt="said-taught")]
+    private = ("said-held-out", "said-retained", "said-taught")
+    for who, shown in (("reader", private), ("bound", ())):
+        with made.client() as client:
+            log_in(client, made, who)
+            page = client.get(f"/candidates/{about.candidate_id}").text
+        assert "curated" in page
+        assert [text for text in private if text in page] == list(shown)
+    assert len(find_changes(good_report(suites=suites), source="helpdesk").lost) == 3
+
+
 @pytest.mark.parametrize(
     ("feedback", "words"),
     [
@@ -165,6 +189,18 @@ def test_what_is_no_json_is_shown_as_it_is() -> None:
             {"by": "ada", "reason": "x", "events": [1, 2]},
             "2 events dropped by ada: x",
         ),
+        (
+            "key_created",
+            {"by": "root", "scopes": ["read", "send"], "source": "shop", "policy": None},
+            "by root: may read, send as shop",
+        ),
+        (
+            "review_token",
+            {"token": {"reviewer": "ada", "outcome": "approved", "reason": "good", "key_id": "1"}},
+            "token with which ada may say approved: good",
+        ),
+        ("gate_policy", {"policy": {}, "replaces": None}, "in force from here on"),
+        ("gate_policy_sent", {"policy": {}, "by": "root"}, "root answers for it"),
         ("note", {"a": "x" * 100}, f"a: {'x' * 79}…"),
         ("decision", {}, ""),
     ],
