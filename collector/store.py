@@ -4,7 +4,8 @@ Methods that take a session run inside the caller's transaction, so that the loo
 and assign its events in one.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
@@ -38,16 +39,29 @@ class EventStore:
             query = select(func.count(_INTERACTION.distinct())).where(_trainable(policy))
             return session.scalar(query) or 0
 
-    def take(self, session: Session, policy: str, *, limit: int) -> list[ScreenedEvent]:
+    def waiting(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
+        """The oldest that ``take`` could give, in order of screening."""
+        return self._select(_trainable(policy), limit=limit, newest_first=False)
+
+    def take(
+        self,
+        session: Session,
+        policy: str,
+        *,
+        limit: int,
+        factors: Mapping[str, float] | None = None,
+    ) -> list[ScreenedEvent]:
         """The oldest accepted events in no batch yet, in order of screening, weighed.
 
-        All on one interaction go together, where ``limit`` allows it. The caller's transaction
-        keeps their weights and digests.
+        All on one interaction go together, where ``limit`` allows it. ``factors``, by event key,
+        change weights. The caller's transaction keeps their weights and digests.
         """
         first = func.min(EventRow.sequence).over(partition_by=_INTERACTION)
         query = select(EventRow).where(_trainable(policy)).order_by(first, EventRow.sequence)
         rows = whole_interactions(list(session.scalars(query.limit(limit + 1))), limit=limit)
         weigh(session, rows)
+        for row in rows:
+            row.weight *= (factors or {}).get(row.event_key, 1.0)
         return [_sealed(row) for row in sorted(rows, key=lambda row: row.sequence)]
 
     def assign(self, session: Session, event_keys: Sequence[str], *, batch_id: str) -> None:
@@ -88,6 +102,14 @@ class EventStore:
         done = session.execute(update(EventRow).where(accepted).values(values))
         return int(done.rowcount)  # type: ignore[attr-defined]
 
+    def take_back(self, session: Session, batch_ids: Sequence[str], *, keep: bool) -> None:
+        """What a rollback does to the feedback behind it: set aside, or free for the next batch."""
+        if not keep:
+            self.set_aside(session, batch_ids, reason=Reason.ROLLED_BACK)
+            return
+        for batch_id in batch_ids:
+            self.release_batch(session, batch_id)
+
     def watermark(self, session: Session) -> dict[str, int]:
         """Last offset screened of each ``topic/partition``."""
         rows = session.scalars(select(StreamPositionRow).order_by(StreamPositionRow.topic))
@@ -101,15 +123,29 @@ class EventStore:
         self, policy: str, *, limit: int, batch_ids: Sequence[str] | None = None
     ) -> list[ScreenedEvent]:
         """Accepted events in ``batch_ids`` (those promoted), or in any batch; newest first."""
-        in_batch = (
-            EventRow.batch_id.is_not(None)
-            if batch_ids is None
-            else EventRow.batch_id.in_(batch_ids)
-        )
-        accepted = and_(
-            EventRow.policy == policy, EventRow.status == EventStatus.ACCEPTED, in_batch
-        )
-        return self._select(accepted, limit=limit)
+        return self._select(_learned(policy, batch_ids), limit=limit)
+
+    def lessons(
+        self, policy: str, *, limit: int, seed: int, batch_ids: Sequence[str] | None = None
+    ) -> list[ScreenedEvent]:
+        """As ``learned``, but of more than ``limit`` only half are the newest.
+
+        The other half is a sample of all that came before, another for another ``seed``: no lesson
+        is out of reach for its age.
+        """
+        learned = _learned(policy, batch_ids)
+        query = select(EventRow.sequence).where(learned).order_by(EventRow.sequence.desc())
+        with self._database.reader() as session:
+            sequences = session.scalars(query).all()
+        newest, older = sequences[: limit // 2], sequences[limit // 2 :]
+        if len(sequences) > limit:
+            older = random.Random(seed).sample(older, limit - len(newest))
+        chosen = sorted([*newest, *older], reverse=True)
+        found: list[ScreenedEvent] = []
+        for start in range(0, len(chosen), _CHUNK):
+            these = EventRow.sequence.in_(chosen[start : start + _CHUNK])
+            found += self._select(and_(learned, these))
+        return found
 
     def holdout(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
         """Held-out corrections and preferences, newest first: what a suite can be made of."""
@@ -160,6 +196,13 @@ class EventStore:
         with self._database.reader() as session:
             rows = session.scalars(select(EventRow).where(condition).order_by(order).limit(limit))
             return [screened(row) for row in rows]
+
+
+def _learned(policy: str, batch_ids: Sequence[str] | None) -> ColumnElement[bool]:
+    in_batch = (
+        EventRow.batch_id.is_not(None) if batch_ids is None else EventRow.batch_id.in_(batch_ids)
+    )
+    return and_(EventRow.policy == policy, EventRow.status == EventStatus.ACCEPTED, in_batch)
 
 
 def screened(row: EventRow) -> ScreenedEvent:

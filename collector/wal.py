@@ -40,6 +40,8 @@ class WalCheckpointer:
         while not self._stop.wait(self._period_s):
             try:
                 connection = connection or sqlite3.connect(self._path, isolation_level=None)
+                # Without a read, whoever opened the file before it had a log never sees the log.
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.Error as error:
                 # A full disk is told to whoever writes; the log keeps all until there is room.

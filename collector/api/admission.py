@@ -5,12 +5,9 @@ In: a request with an API key or a feedback token. Out: a ``Principal`` with sco
 out within that second, and a busy sender costs no query a request.
 """
 
-import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from collector.api.rate_limit import RateLimiter
@@ -20,9 +17,8 @@ from tacit.errors import NotAuthenticatedError, RateLimitedError
 from tacit.http import bearer_credential
 from tacit.keys import KeyStore
 from tacit.principal import Principal, Scope
+from tacit.remembered import RememberedPrincipals
 
-CACHE_TTL_S = 1.0
-_MAX_CACHED = 4_096
 _MAX_CREDENTIAL_CHARACTERS = 4_096
 
 
@@ -40,9 +36,7 @@ class Admission:
         self._keys = keys
         self._tokens = tokens
         self._settings = settings
-        self._clock = clock
-        self._known = _Known(clock)
-        self._asked: dict[bytes, asyncio.Task[Principal]] = {}
+        self._senders = RememberedPrincipals(self._look_up, clock=clock)
         burst_s = settings.rate_limit_burst_s
         self._key_limiter = RateLimiter(burst_s=burst_s, clock=clock)
         self._token_limiter = RateLimiter(burst_s=burst_s, clock=clock)
@@ -53,15 +47,7 @@ class Admission:
         Raises NotAuthenticatedError, NotAllowedError without the scope, and UnavailableError when
         the database does not answer.
         """
-        credential = _credential(request)
-        # The hash, so that a dump of this process's memory holds no key.
-        digest = hashlib.sha256(credential.encode()).digest()
-        principal, is_fresh = self._known.get(digest)
-        if principal is None:
-            principal = await asyncio.shield(self._looking_up(digest, credential))
-        elif not is_fresh:
-            # Asked again while the answer still holds, so that no request waits for it.
-            self._looking_up(digest, credential)
+        principal = await self._senders.holder(_credential(request))
         principal.require(Scope.SEND)
         return principal
 
@@ -77,29 +63,6 @@ class Admission:
         if limit is not None:
             _require_rate(self._key_limiter, principal.key_id, num_events, limit, "key")
 
-    def _looking_up(self, digest: bytes, credential: str) -> "asyncio.Task[Principal]":
-        """One question to the database, however many requests wait for its answer."""
-        loop = asyncio.get_running_loop()
-        task = self._asked.get(digest)
-        if task is None or task.get_loop() is not loop:
-            task = loop.create_task(self._ask(digest, credential))
-            task.add_done_callback(lambda done: self._settle(digest, done))
-            self._asked[digest] = task
-        return task
-
-    async def _ask(self, digest: bytes, credential: str) -> Principal:
-        asked_at = self._clock()
-        principal = await run_in_threadpool(self._look_up, credential)
-        self._known.put(digest, principal, asked_at)
-        return principal
-
-    def _settle(self, digest: bytes, done: "asyncio.Task[Principal]") -> None:
-        if self._asked.get(digest) is done:
-            del self._asked[digest]
-        # Looked at here, because nobody may be waiting for it any more.
-        if not done.cancelled() and isinstance(done.exception(), NotAuthenticatedError):
-            self._known.forget(digest)
-
     def _look_up(self, credential: str) -> Principal:
         # The text of a key has two dots as well, so its first part decides.
         if credential.startswith("tacit."):
@@ -107,33 +70,6 @@ class Admission:
         if credential.count(".") == 2:
             return self._tokens.verify(credential)
         return self._keys.authenticate(credential)
-
-
-class _Known:
-    """Principals by the hash of what they showed, for ``CACHE_TTL_S``; bounded."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._entries: dict[bytes, tuple[float, Principal]] = {}
-
-    def get(self, digest: bytes) -> tuple[Principal | None, bool]:
-        """Who it is, and whether that was asked less than half of its time ago."""
-        entry = self._entries.get(digest)
-        left_s = 0.0 if entry is None else entry[0] - self._clock()
-        if entry is None or left_s <= 0:
-            return None, False
-        return entry[1], left_s > CACHE_TTL_S / 2
-
-    def forget(self, digest: bytes) -> None:
-        self._entries.pop(digest, None)
-
-    def put(self, digest: bytes, principal: Principal, asked_at: float) -> None:
-        if len(self._entries) >= _MAX_CACHED:
-            # Oldest first, since all live as long.
-            self._entries = dict(list(self._entries.items())[_MAX_CACHED // 2 :])
-        self._entries.pop(digest, None)
-        # Counted from before the question, so that the answer is never older than that.
-        self._entries[digest] = (asked_at + CACHE_TTL_S, principal)
 
 
 def _credential(request: Request) -> str:

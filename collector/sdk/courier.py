@@ -144,11 +144,12 @@ class Courier:
 
     def _settle(self, batch: Sequence[Letter], verdict: Verdict) -> None:
         for letter, rejection in verdict.rejected:
-            logger.error("event %s is %s: %s", *rejection)
             self.rejected.append(rejection)
             self.num_rejected += 1
             self._unreported.append(rejection)
-            if self._on_rejected is not None:
+            if self._on_rejected is None:
+                logger.error("event %s is %s: %s", *rejection)
+            else:
                 self._call_back(rejection, letter.body)
         self._queue.remove(len(batch))
 

@@ -149,7 +149,7 @@ def _receipts_locked(service: Service) -> httpx.Response:
 
 @REQUESTS.row("disk-full")
 def _disk_full(service: Service) -> httpx.Response:
-    key = service.product_key
+    key, _ = service.product_key, service.http  # its files are there before the disk is full
     service.disk.is_full = True
     with reopened(service) as again:
         for number in range(100):

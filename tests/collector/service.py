@@ -3,8 +3,9 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from collector.consume import Consumer
 from collector.ingest import feedback_topic
 from collector.streams.embedded import EmbeddedStream
 from collector.tables import DeadLetterRow, EventRow
+from gatekeeper.ledger import Ledger
 from tacit.config import Settings
 from tacit.contracts import FeedbackEvent
 from tacit.control import create_control
@@ -24,6 +26,7 @@ from tacit.database import Database
 from tacit.keys import KeyStore
 from tacit.principal import Scope
 from tacit.secrets_file import MasterSecret
+from tacit.signing import Signer
 from tests.builders import event
 from tests.conftest import free_port
 
@@ -60,14 +63,23 @@ class Service:
     database: Database
     stream: EmbeddedStream
     consumer: Consumer
-    app: ASGIApp
-    http: TestClient
+    start: Callable[[], TestClient]
     keys: KeyStore
     product_key: str
     """Of the product ``helpdesk``."""
     disk: Disk
     webhook: tuple[str, str] | None = None
     """Secret and path of a webhook, once there is one."""
+
+    @cached_property
+    def http(self) -> TestClient:
+        """The application, started when it is first needed: that is most of what a test costs."""
+        return self.start()
+
+    @property
+    def app(self) -> ASGIApp:
+        """The application behind ``http``."""
+        return self.http.app
 
     def key(self, name: str, *, scope: Scope = Scope.SEND, **options: Any) -> str:
         """A new key."""
@@ -137,13 +149,19 @@ def opened(settings: Settings, disk: Disk) -> Iterator[Service]:
     """A service on the migrated database that ``settings`` name; several may share it."""
     database = Database(settings.resolved_database_url)
     stream = EmbeddedStream(settings.home / "stream.db")
-    keys = KeyStore(database, master=MasterSecret.load_or_create(settings.keys_path))
-    app = create_control(settings)
-    with TestClient(app, raise_server_exceptions=False) as http:
+    ledger = Ledger(database, Signer.load_or_create(settings.signing_path))
+    master = MasterSecret.load_or_create(settings.keys_path)
+    keys = KeyStore(database, master=master, journal=ledger.append)
+    with ExitStack() as running:
+
+        def start() -> TestClient:
+            app = create_control(settings)
+            return running.enter_context(TestClient(app, raise_server_exceptions=False))
+
         name = f"shop-{len(keys.in_force())}"
         key = keys.create(name, scopes={Scope.SEND}, source="helpdesk")
         consumer = Consumer(database, stream, settings)
-        yield Service(settings, database, stream, consumer, app, http, keys, key, disk)
+        yield Service(settings, database, stream, consumer, start, keys, key, disk)
     stream.close()
     database.dispose()
 

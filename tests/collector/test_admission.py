@@ -159,7 +159,7 @@ def test_database_that_is_away_lets_nobody_new_in(gate: Gate) -> None:
 
 
 def test_memory_of_keys_is_bounded_and_holds_no_key(gate: Gate) -> None:
-    known = gate.admission._known
+    known = gate.admission._senders._known
     for number in range(20_000):
         known.put(str(number).encode(), Principal("k", "n", frozenset(), None, None), 1_000.0)
     assert len(known._entries) <= 4_096
@@ -184,7 +184,7 @@ _DEEP = "Bearer " + "W1tb" * 900 + ".e30.x"
 """A JWT whose header is 2,700 arrays, one in another."""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     header=st.binary(max_size=200)
     | st.from_regex(rb"(?i)bearer +[A-Za-z0-9_.=-]{0,80}", fullmatch=True)
@@ -272,7 +272,6 @@ def test_batch_beyond_the_burst_passes_and_is_paid_for() -> None:
     assert limit.take("k", 1_000, rate_per_s=5) == 0.0
 
 
-@settings(deadline=None)
 @given(
     rate=st.floats(0.01, 1e4),
     burst_s=st.floats(0.01, 100),
@@ -343,14 +342,14 @@ def test_answer_is_renewed_before_it_ends_and_nobody_waits(sqlite_database: Data
         await gate.admission.sender(request_with(authorization))
         gate.clock.now += 0.6
         await gate.admission.sender(request_with(authorization))
-        await asyncio.gather(*gate.admission._asked.values())
+        await asyncio.gather(*gate.admission._senders._asked.values())
         gate.clock.now += 0.6
         await gate.admission.sender(request_with(authorization))
         assert gate.keys.num_asked == 2
         gate.keys.revoke("shop")
         gate.clock.now += 0.3
         await gate.admission.sender(request_with(authorization))
-        await asyncio.gather(*gate.admission._asked.values(), return_exceptions=True)
+        await asyncio.gather(*gate.admission._senders._asked.values(), return_exceptions=True)
         with pytest.raises(NotAuthenticatedError):
             await gate.admission.sender(request_with(authorization))
 

@@ -81,7 +81,9 @@ def test_acknowledged_events_leave_and_only_those() -> None:
     assert (errand.waiting(), errand.courier.num_rejected) == (0, 0)
 
 
-def test_items_turned_away_are_kept_with_their_reasons() -> None:
+def test_items_turned_away_are_kept_with_their_reasons(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     told: list[tuple[Rejection, bytes]] = []
     errand = Errand(3, on_rejected=lambda *each: told.append(each))
     errand.answer(results("queued", "conflict", "rejected"))
@@ -93,6 +95,9 @@ def test_items_turned_away_are_kept_with_their_reasons() -> None:
         ("e-1", b'"e-1"'),
         ("e-2", b'"e-2"'),
     ]
+    assert not caplog.records, "who is told of each needs no log of each"
+    Errand(1).answer(results("rejected"))
+    assert "event e-0 is rejected" in caplog.text
 
 
 def test_callback_that_fails_does_not_end_delivery(caplog: pytest.LogCaptureFixture) -> None:

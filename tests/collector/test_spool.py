@@ -79,7 +79,7 @@ def test_takes_what_fits_and_no_more(make_queue: MakeQueue) -> None:
     assert queue.offer(letters("d")) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=st.lists(st.tuples(st.sampled_from("oor"), st.integers(0, 6)), max_size=30))
 def test_any_order_of_calls_keeps_the_queue_whole(
     steps: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory

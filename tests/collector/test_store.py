@@ -90,6 +90,29 @@ def test_learned_is_newest_first_and_only_of_the_batches_named(room: Room) -> No
     assert room.store.learned("default", limit=9, batch_ids=[]) == []
 
 
+def test_lessons_are_the_newest_and_a_sample_of_those_before(room: Room) -> None:
+    keys = fill(room)
+    with room.database.session() as session:
+        room.store.assign(session, keys[:3], batch_id="b-1")
+        room.store.assign(session, keys[3:5], batch_id="b-2")
+
+    def lessons(limit: int, seed: int, *batch_ids: str) -> list[str]:
+        found = room.store.lessons(
+            "default", limit=limit, seed=seed, batch_ids=batch_ids or ("b-1", "b-2")
+        )
+        return [lesson.event_key for lesson in found]
+
+    assert lessons(5, 0) == lessons(9, 1) == keys[4::-1]
+    assert lessons(9, 0, "b-1") == keys[2::-1]
+    assert lessons(4, 0) == lessons(4, 0)
+    drawn = [lessons(4, seed) for seed in range(20)]
+    for found in drawn:
+        assert found[:2] == [keys[4], keys[3]]
+        assert found == sorted(found, key=keys.index, reverse=True)
+        assert len(found) == 4
+    assert {key for found in drawn for key in found} == set(keys[:5])
+
+
 def test_find_needs_no_source_but_takes_one(room: Room) -> None:
     room.screen(event("e-1", source="other"), event("e_1"))
     found = room.store.find(None, "e-1")

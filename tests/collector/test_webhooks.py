@@ -205,7 +205,7 @@ def test_one_good_signature_of_several_is_enough(lone: Crm) -> None:
     assert lone.post(BODY, headers).status_code == 202
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     signature=st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=80)
     | st.lists(st.sampled_from(["v1,", "v1", ",", " ", "AAAA", "=", "v2,x"])).map("".join),
