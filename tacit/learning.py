@@ -15,6 +15,7 @@ from tacit.contracts import (
     SealedBatch,
     Suite,
     VariantChoice,
+    short,
     utc_now,
 )
 from tacit.cycles import CycleRow, CycleState
@@ -49,24 +50,34 @@ class Learning:
         stages = self._stages
         settings = stages.settings
         champion = stages.champion()
-        share = settings.trainer.replay.share
         waiting = min(stages.events.count_trainable(stages.policy), settings.loop.max_events)
+        start = self._start(champion)
         # The champion answers before the transaction, which keeps others from writing.
         rehearsal = rehearse(
             stages,
             champion,
-            number=num_replay(waiting, share),
+            number=self._num_replay(waiting) if start == champion else 0,
             seed=settings.trainer.seed + cycle.number,
+            waiting=stages.events.waiting(stages.policy, limit=settings.loop.max_events),
         )
         with stages.database.session() as session:
             if stages.cycles.purpose(session, cycle) != cycle.purpose:
                 return
-            events = stages.events.take(session, stages.policy, limit=settings.loop.max_events)
-            replay = rehearsal.draw(num_replay(len(events), share))
+            events = stages.events.take(
+                session,
+                stages.policy,
+                limit=settings.loop.max_events,
+                factors=dict.fromkeys(rehearsal.doubted, settings.trainer.doubted_weight),
+            )
+            number = self._num_replay(len(events))
+            if start != champion:
+                number = rehearsal.whole(settings.trainer.rebuild.num_examples)
+            replay = rehearsal.draw(number)
             batch = seal_batch(
                 events,
                 policy=stages.policy,
                 parent=champion,
+                start=start,
                 replay=replay,
                 watermark=stages.events.watermark(session),
                 sealed_at=utc_now(),
@@ -77,6 +88,17 @@ class Learning:
             stages.cycles.move(
                 session, cycle, CycleState.TRAINING, batch_id=batch.batch_id, champion=champion
             )
+
+    def _start(self, champion: Digest) -> Digest:
+        """The checkpoint that the next update of ``champion`` starts from."""
+        stages = self._stages
+        num_promoted = len(stages.candidates.lineage(champion))
+        if not stages.settings.trainer.rebuild.is_due(num_promoted):
+            return champion
+        return stages.releases.anchor(stages.policy) or champion
+
+    def _num_replay(self, num_events: int) -> int:
+        return num_replay(num_events, self._stages.settings.trainer.replay.share)
 
     def seal_consolidation(self, cycle: CycleRow) -> None:
         """Give this cycle a batch without events: what the champion, an adapter, is distilled on.
@@ -108,9 +130,11 @@ class Learning:
     def train(self, cycle: CycleRow) -> None:
         """Make the candidate of the sealed batch and register it in MLflow.
 
-        An update is trained, and the share of it taken that forgets nothing; a consolidation is
-        taken whole.
+        An update is trained, and the share of it taken that forgets nothing; a consolidation and
+        a rebuild are taken whole.
         """
+        if self.give_up_overtaken(cycle):
+            return
         stages = self._stages
         run_id = stages.chronicle.open(cycle)
         suites = load_suites(stages.settings.suites_path)
@@ -124,7 +148,13 @@ class Learning:
                 live.log(step.metrics, step=step.step)
                 self._on_step(step)
 
-            trained = stages.trainer.update(batch, events, replay, on_step=on_step)
+            trained = stages.trainer.update(
+                batch,
+                events,
+                replay,
+                on_step=on_step,
+                anchor=stages.releases.anchor(stages.policy),
+            )
         weights, choice = self._choose(batch, trained.weights, suites)
         candidate = PolicyCandidate(
             policy=stages.policy,
@@ -148,6 +178,22 @@ class Learning:
                 session, cycle, CycleState.EVALUATING, candidate_id=candidate.candidate_id
             )
 
+    def give_up_overtaken(self, cycle: CycleRow) -> bool:
+        """Fail a cycle whose parent serves no more, as after a rollback; whether it did.
+
+        Nothing is wrong with its feedback: the next batch learns from it, on what serves now.
+        """
+        stages = self._stages
+        champion = stages.champion()
+        if cycle.champion in {None, champion}:
+            return False
+        before = short(known(cycle.champion))
+        reason = f"{short(champion)} serves now, and not {before}, which it learns on top of"
+        with stages.database.session() as session:
+            stages.events.release_batch(session, known(cycle.batch_id))
+            stages.cycles.move(session, cycle, CycleState.FAILED, reason=reason)
+        return True
+
     def _folds(self, batch: SealedBatch) -> tuple[Fold, ...]:
         if batch.purpose != "consolidation":
             return ()
@@ -159,7 +205,9 @@ class Learning:
         """The variant between parent and trained policy that becomes the candidate."""
         stages = self._stages
         alphas = stages.settings.trainer.interpolation_alphas
-        if alphas == (1.0,) or batch.purpose == "consolidation":
+        # What a rebuild leaves behind must not come back with a share of its parent.
+        is_whole = batch.purpose == "consolidation" or batch.start is not None
+        if alphas == (1.0,) or is_whole:
             return trained, None
 
         def build(alpha: float) -> Digest:

@@ -1,7 +1,8 @@
 """What an update rehearses against forgetting: where it comes from, and the policy's own answers.
 
-In: anchor prompts, what promoted batches taught, the champion. Out: a Rehearsal, from which the
-batch under way draws its replay once it is known how many events it has.
+In: anchor prompts, what promoted batches taught, what waits to be learned, the champion. Out: a
+Rehearsal, from which the batch under way draws its replay once it is known how many events it has,
+and what of all the feedback is contradicted by the rest.
 
 The champion answers in this process, before the batch is sealed, as it does for the evaluator:
 serving is another process and goes on, the workers stay as they are, and nothing is written, so
@@ -11,16 +12,18 @@ time. What is drawn stands in the sealed manifest; training never asks again.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from evaluator.checkers import build_checker, normalise
 from evaluator.suites import load_suites
-from tacit.config import ReplaySettings
-from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample
+from tacit.checkpoints import CheckpointStore
+from tacit.config import ReplaySettings, Settings
+from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample, ScreenedEvent
 from tacit.errors import EvaluationError
 from tacit.policies import completion_ids, load_policy
 from tacit.stages import MAX_HOLDOUT_EVENTS, Stages
+from trainer.doubts import doubted_keys
 from trainer.replay import (
     Accepts,
     Rollouts,
@@ -34,7 +37,9 @@ from trainer.replay import (
 
 logger = logging.getLogger(__name__)
 
-MAX_REHEARSED_EVENTS = 2_000
+MAX_REHEARSED_EVENTS = 6_000
+"""Lessons in reach of one update. To compare them with each other takes the time of their square:
+see trainer/doubts.py."""
 ROOM = 2
 """An answer may be so many times as long as the longest text known to be good."""
 
@@ -47,6 +52,13 @@ class Rehearsal:
     rollouts: Rollouts
     on_policy_share: float
     seed: int
+    doubted: frozenset[str]
+    """Keys of feedback, learned or waiting, that other feedback contradicts; none of it is in the
+    pool."""
+
+    def whole(self, limit: int) -> int:
+        """How many examples are all of the pool, or ``limit`` if that is fewer."""
+        return min(len(self.pool), limit)
 
     def draw(self, number: int) -> list[ReplayExample]:
         """``number`` examples, the same for the same number; none from an empty pool."""
@@ -54,26 +66,70 @@ class Rehearsal:
         return with_rollouts(sample, self.rollouts, self.on_policy_share)
 
 
-def rehearse(stages: Stages, champion: Digest, *, number: int, seed: int) -> Rehearsal:
+def rehearse(
+    stages: Stages,
+    champion: Digest,
+    *,
+    number: int,
+    seed: int,
+    waiting: Sequence[ScreenedEvent] = (),
+) -> Rehearsal:
     """The rehearsal of an update of ``champion`` that will draw about ``number`` examples.
 
+    With 0 the champion answers nothing itself.
+    ``waiting`` is the feedback it learns from, oldest first.
     Raises ConfigError for the anchor file, IntegrityError for the champion's files.
     """
-    settings = stages.settings.trainer.replay
-    pool = _pool(stages, champion)
-    asked = on_policy_prompts(draw(pool, number, seed=seed), settings.on_policy_share)
+    batches = [made.batch_id for made in stages.candidates.lineage(champion)]
+    learned = stages.events.lessons(
+        stages.policy, limit=MAX_REHEARSED_EVENTS, seed=seed, batch_ids=batches
+    )
+    return rehearsal_of(
+        _anchor(stages),
+        learned,
+        stages.checkpoints,
+        champion,
+        settings=stages.settings,
+        number=number,
+        seed=seed,
+        waiting=waiting,
+        measured=_measured(stages),
+    )
+
+
+def rehearsal_of(
+    anchor: Sequence[ReplayExample],
+    learned: Sequence[ScreenedEvent],
+    store: CheckpointStore,
+    champion: Digest,
+    *,
+    settings: Settings,
+    number: int,
+    seed: int,
+    waiting: Sequence[ScreenedEvent] = (),
+    measured: Collection[str] = (),
+) -> Rehearsal:
+    """As ``rehearse``, from an anchor and what promoted batches taught, newest first.
+
+    Nothing with a prompt in ``measured`` is rehearsed. Raises IntegrityError.
+    """
+    chosen = settings.trainer.replay
+    doubted = _doubted(learned, waiting, settings)
+    lessons = accepted_examples([e for e in learned if e.event_key not in doubted])
+    pool = _unmeasured([*anchor, *lessons], measured)
+    asked = on_policy_prompts(draw(pool, number, seed=seed), chosen.on_policy_share)
     rollouts: Rollouts = {}
     if asked:
         started = time.monotonic()
-        answers = _answers(stages, champion, asked)
-        rollouts = accepted_rollouts(asked, answers, checker(settings))
+        answers = _answers(store, champion, asked, settings)
+        rollouts = accepted_rollouts(asked, answers, checker(chosen))
         logger.info(
             "the policy's own answers: %d of %d accepted for replay in %.1f s",
             len(rollouts),
             len(asked),
             time.monotonic() - started,
         )
-    return Rehearsal(pool, rollouts, settings.on_policy_share, seed)
+    return Rehearsal(pool, rollouts, chosen.on_policy_share, seed, doubted)
 
 
 def checker(settings: ReplaySettings) -> Accepts:
@@ -90,14 +146,28 @@ def checker(settings: ReplaySettings) -> Accepts:
     return accepts
 
 
-def _pool(stages: Stages, champion: Digest) -> list[ReplayExample]:
-    """Anchor prompts and what earlier promoted batches taught, but nothing that is measured."""
+def _anchor(stages: Stages) -> list[ReplayExample]:
     path = stages.settings.anchor_path
-    anchor = load_anchor(path) if path.exists() else []
-    batches = [made.batch_id for made in stages.candidates.lineage(champion)]
-    learned = stages.events.learned(stages.policy, limit=MAX_REHEARSED_EVENTS, batch_ids=batches)
-    pool = [*anchor, *accepted_examples(learned)]
-    measured = _measured(stages)
+    return load_anchor(path) if path.exists() else []
+
+
+def _doubted(
+    learned: Sequence[ScreenedEvent], waiting: Sequence[ScreenedEvent], settings: Settings
+) -> frozenset[str]:
+    if settings.trainer.doubted_weight == 1:
+        return frozenset()
+    found = doubted_keys([*reversed(learned), *waiting])
+    if found:
+        num_waiting = sum(event.event_key in found for event in waiting)
+        logger.info(
+            "%d of %d reports are contradicted by others on similar questions, and %d of %d "
+            "that were learned from: these are rehearsed no more",
+            *(num_waiting, len(waiting), len(found) - num_waiting, len(learned)),
+        )
+    return found
+
+
+def _unmeasured(pool: list[ReplayExample], measured: Collection[str]) -> list[ReplayExample]:
     kept = [example for example in pool if _said(example.prompt) not in measured]
     if len(kept) < len(pool):
         logger.warning(
@@ -123,14 +193,16 @@ def _said(prompt: Sequence[Message]) -> str:
     return "\n".join(normalise(message.content) for message in said)
 
 
-def _answers(stages: Stages, champion: Digest, asked: Sequence[ReplayExample]) -> list[str | None]:
-    stages.checkpoints.verify(champion)
-    policy = load_policy(stages.checkpoints, champion)
+def _answers(
+    store: CheckpointStore, champion: Digest, asked: Sequence[ReplayExample], settings: Settings
+) -> list[str | None]:
+    store.verify(champion)
+    policy = load_policy(store, champion)
     good = max(len(completion_ids(policy.tokenizer, example.completion)) for example in asked)
     answers = policy.generate(
         [example.prompt for example in asked],
-        max_new_tokens=min(ROOM * good, stages.settings.trainer.max_length),
-        batch_size=stages.settings.evaluator.batch_size,
+        max_new_tokens=min(ROOM * good, settings.trainer.max_length),
+        batch_size=settings.evaluator.batch_size,
     )
     # What was cut off would be rehearsed as if it ended there.
     return [answer.text if answer.finish_reason == "stop" else None for answer in answers]

@@ -8,6 +8,7 @@ completions that KTO compares with are always those of the same step.
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from trainer.examples import JUDGED, Example
 from trainer.packing import MicroBatch, pack
@@ -53,16 +54,47 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """The part of ``step`` that falls to ``rank``, in pieces of at most ``max_tokens`` padded."""
     partner = mismatched_completions(step, max_length)
-    own = [(example, partner.get(i)) for i, example in enumerate(step)][rank::world_size]
     pieces: list[list[tuple[Example, tuple[int, ...] | None]]] = []
-    width = 0
-    for example, other in own:
-        width = max(width, padded_width(example.num_tokens))
-        if not pieces or 2 * width * (len(pieces[-1]) + 1) > max_tokens:
+    size = _Size()
+    for index in _share(step, rank=rank, world_size=world_size):
+        size = size.with_one_more(step[index])
+        if not pieces or size.num_tokens > max_tokens:
             pieces.append([])
-            width = padded_width(example.num_tokens)
-        pieces[-1].append((example, other))
+            size = _Size().with_one_more(step[index])
+        pieces[-1].append((step[index], partner.get(index)))
     return [pack(piece, pad_id=pad_id, share_prompts=share_prompts) for piece in pieces]
+
+
+def _share(step: Sequence[Example], *, rank: int, world_size: int) -> list[int]:
+    """Indices of this worker's examples: as many of each kind as other workers', as long as theirs.
+
+    What a worker computes hangs on both, and it has to wait for the others.
+    """
+    by_kind = sorted(range(len(step)), key=lambda index: step[index].kind)
+    return sorted(by_kind[rank::world_size])
+
+
+class _Size(NamedTuple):
+    """Of a micro-batch whose rows are padded to the longest, and of what its teacher reads."""
+
+    rows: int = 0
+    width: int = 0
+    taught_rows: int = 0
+    taught_width: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the larger one; the two pass one after the other."""
+        return max(self.rows * self.width, self.taught_rows * self.taught_width)
+
+    def with_one_more(self, example: Example) -> "_Size":
+        """An example has two rows at most."""
+        return _Size(
+            rows=self.rows + 2,
+            width=max(self.width, padded_width(example.num_tokens)),
+            taught_rows=self.taught_rows + bool(example.teacher_prompt),
+            taught_width=max(self.taught_width, padded_width(example.num_taught_tokens)),
+        )
 
 
 def mismatched_completions(step: Sequence[Example], max_length: int) -> dict[int, tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """What the workers of a data-parallel group say to each other: sums, and little else."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -19,6 +20,19 @@ class Collective:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def start_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """``sum`` beside what comes next; ``tensor`` is to be had from what is returned alone."""
+        if self.world_size == 1:
+            return lambda: tensor
+        work = dist.all_reduce(tensor, async_op=True)
+        assert work is not None
+
+        def finish() -> Tensor:
+            work.wait()
+            return tensor
+
+        return finish
 
     def max(self, number: int) -> int:
         """The largest of the workers' numbers."""
@@ -41,14 +55,17 @@ class Collective:
             dist.destroy_process_group()
 
 
-def join(*, rank: int, world_size: int, address: str, timeout_s: float) -> Collective:
-    """Enter the group that meets at ``address`` (``host:port``); NCCL on GPUs, gloo elsewhere.
+def join(
+    *, rank: int, world_size: int, address: str, timeout_s: float, device: str = "cpu"
+) -> Collective:
+    """Enter the group that meets at ``address`` (``host:port``).
 
-    Raises torch's DistError when the others do not come within ``timeout_s``.
+    It talks over NCCL where tensors lie on GPUs (``device``), whatever else the machine has, and
+    over gloo elsewhere. Raises torch's DistError when the others do not come within ``timeout_s``.
     """
     if world_size > 1:
         dist.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo",
+            "gloo" if device == "cpu" else "nccl",
             init_method=f"tcp://{address}",
             rank=rank,
             world_size=world_size,

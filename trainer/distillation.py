@@ -52,12 +52,22 @@ def load_teacher(
 
     Raises ConfigError when it has another vocabulary, NotFoundError, IntegrityError.
     """
+    scorer = load_frozen(store, digest, policy, setting="trainer.distillation.teacher")
+    return Teacher(scorer, temperature=temperature)
+
+
+def load_frozen(
+    store: CheckpointStore, digest: Digest, policy: OpenPolicy, *, setting: str, bf16: bool = False
+) -> CompletionScorer:
+    """The checkpoint ``digest``, named by ``setting``, to be asked what ``policy`` is asked.
+
+    Raises ConfigError when it has another vocabulary, NotFoundError, IntegrityError.
+    """
     loaded = load_policy(store, digest, device=str(policy.model.device))
     if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
-            "trainer.distillation.teacher with the vocabulary of the policy",
+            f"{setting} with the vocabulary of the policy",
             got=f"{digest}, which has another one",
             mend="Take a checkpoint of the same model family, or the parent.",
         )
-    model = loaded.model.requires_grad_(False)
-    return Teacher(CompletionScorer(model), temperature=temperature)
+    return CompletionScorer(loaded.model.requires_grad_(False), bf16=bf16)

@@ -67,12 +67,19 @@ class Example:
     """How a DESIRABLE or UNDESIRABLE completion was sampled, where that is known."""
     teacher_prompt: tuple[int, ...] = ()
     """The prompt of a CRITICISED completion with the critique in it; else empty."""
+    anchored: bool = True
+    """Whether a REPLAY is to be answered as the parent does. Not what feedback taught: where the
+    parent has not learned it yet, or has lost it, it would be held to its error."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the longest sequence."""
-        prompt = max(len(self.prompt), len(self.teacher_prompt))
-        return prompt + max(len(self.completion), len(self.rejected))
+        """Tokens of the longest sequence that is trained on."""
+        return len(self.prompt) + max(len(self.completion), len(self.rejected))
+
+    @property
+    def num_taught_tokens(self) -> int:
+        """Tokens of what the teacher of a CRITICISED completion reads; 0 of all else."""
+        return len(self.teacher_prompt) and len(self.teacher_prompt) + len(self.completion)
 
 
 def build_examples(
@@ -133,7 +140,8 @@ class _Builder:
                 return self._judged(event, reward)
 
     def replay(self, example: ReplayExample) -> Example:
-        return self._example(ExampleKind.REPLAY, example.prompt, example.completion, weight=1.0)
+        made = self._example(ExampleKind.REPLAY, example.prompt, example.completion, weight=1.0)
+        return replace(made, anchored=example.origin != "accepted")
 
     def _example(
         self, kind: ExampleKind, prompt: Sequence[Message], completion: str, *, weight: float

@@ -8,7 +8,6 @@ in its configuration.
 
 import ctypes
 import logging
-import os
 import platform
 
 from tacit.config import TrainerSettings
@@ -36,20 +35,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
-
-
-MAX_KERNELS = 128
-"""More than an update's usual shapes need. Of 1,024, the default, each worker would hold hundreds
-of MB after a while."""
-
-
-def bound_kernel_caches() -> None:
-    """Have oneDNN, which bfloat16 on CPUs goes through, keep few compiled kernels.
-
-    To be called before the first of them; what the environment says already stands.
-    """
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(MAX_KERNELS))
 
 
 class UpdateTooLargeError(TrainingError):

@@ -7,7 +7,8 @@
     DESIRABLE, UNDESIRABLE  l = topr_weight * TOPR where it is known how the answer was sampled,
                             l = kto_weight * KTO elsewhere
     CRITICISED              l = critique_weight * KL(policy || parent that read the critique)
-    REPLAY                  l = nll_weight * NLL + kl_weight * KL(policy || reference)
+    REPLAY                  l = nll_weight * NLL
+    REPLAY that is anchored l += kl_weight * KL(policy || reference, or the frozen anchor)
     all but REPLAY          l += distillation.weight * KL(teacher || policy), where it is on
 
 The formulas are in losses.py. The reference is the parent policy as it was before the first step.
@@ -47,7 +48,7 @@ class Reference:
     mismatched: Tensor | None
     """[K] of the mismatched sequences."""
     hidden: Tensor
-    """[E, H] hidden states at the completion tokens of replay."""
+    """[E, H] hidden states at the completion tokens of anchored replay, of what it is held to."""
     taught: Tensor
     """[D, H] those at the criticised tokens, of the parent that read the critique."""
     probes: Tensor
@@ -56,15 +57,21 @@ class Reference:
     """[X, H] hidden states there."""
 
 
-def score_reference(scorer: CompletionScorer, batch: MicroBatch) -> Reference:
-    """Run the parent policy over a micro-batch, without gradient."""
+def score_reference(
+    scorer: CompletionScorer, batch: MicroBatch, anchor: CompletionScorer | None = None
+) -> Reference:
+    """Run the parent policy over a micro-batch, without gradient.
+
+    ``anchor`` is the policy that replay is held to, where that is another one.
+    """
     with torch.no_grad():
         hidden = scorer.hidden(batch.sequences)
+        kept = hidden if anchor is None else anchor.hidden(batch.sequences)
         probes = probed_tokens(batch)
         return Reference(
             logprobs=_sequence_logprobs(scorer.logprobs(hidden), batch),
             mismatched=mismatched_logprobs(scorer, batch),
-            hidden=hidden[batch.replay_tokens],
+            hidden=kept[batch.anchored_tokens],
             taught=hidden[:0] if batch.taught is None else scorer.hidden(batch.taught),
             probes=probes,
             probed=hidden[probes],
@@ -89,23 +96,27 @@ def mismatched_logprobs(scorer: CompletionScorer, batch: MicroBatch) -> Tensor |
 def mixed_loss(
     batch: MicroBatch,
     *,
-    scorer: CompletionScorer,
+    table: Tensor,
     reference_scorer: CompletionScorer,
     reference: Reference,
     z0: Tensor,
     settings: TrainerSettings,
     teacher: Teacher | None = None,
+    anchor: CompletionScorer | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum of losses (scalar, not yet divided by the sum of weights) and sums [Stat]."""
-    table = scorer.logprobs(scorer.hidden(batch.sequences))
+    """Weighted sum of losses (scalar, not yet divided by the sum of weights) and sums [Stat].
+
+    ``table``: [M, V] the policy's log-probabilities at the completion tokens. ``anchor`` as in
+    ``score_reference``; its head is enough.
+    """
     logprobs = _sequence_logprobs(table, batch)
     tapers, topr = _topr(batch, table)
-    kl, critique = _divergences(batch, table, reference, reference_scorer)
+    kl, critique = _divergences(batch, table, reference, reference_scorer, anchor)
     sums = {
         **_sequence_terms(batch, logprobs, reference, z0=z0, settings=settings),
         Stat.TOPR: (batch.sampled_weights * topr).sum(),
         Stat.TAPER: (batch.sampled_weights * tapers).sum(),
-        Stat.KL: (batch.replay_weights * kl).sum(),
+        Stat.KL: (batch.anchored_weights * kl).sum(),
         Stat.CRITIQUE: (batch.criticised_weights * critique).sum(),
         Stat.DISTILLATION: _distillation(batch, table, teacher),
         Stat.KL_NEW: _kl_on_new_prompts(batch, table, reference, reference_scorer),
@@ -185,16 +196,20 @@ def _topr(batch: MicroBatch, table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _divergences(
-    batch: MicroBatch, table: Tensor, reference: Reference, scorer: CompletionScorer
+    batch: MicroBatch,
+    table: Tensor,
+    reference: Reference,
+    scorer: CompletionScorer,
+    anchor: CompletionScorer | None,
 ) -> tuple[Tensor, Tensor]:
-    """Means over the tokens of each completion: KL of replay [R], and of the criticised [C]."""
-    replay, criticised = batch.replay_tokens, batch.criticised_tokens
-    kl = kl_divergence(table[replay], scorer.logprobs(reference.hidden))
+    """Means over the tokens of completions: KL of anchored replay [A] and of the criticised [C]."""
+    anchored, criticised = batch.anchored_tokens, batch.criticised_tokens
+    kl = kl_divergence(table[anchored], (anchor or scorer).logprobs(reference.hidden))
     critique = critique_loss(table[criticised], scorer.logprobs(reference.taught))
-    per_replay = batch.sequences.per_sequence_of(replay, kl)[batch.replayed]
+    per_anchored = batch.sequences.per_sequence_of(anchored, kl)[batch.anchored]
     per_critique = batch.sequences.per_sequence_of(criticised, critique)[batch.criticised]
     lengths = batch.sequences.lengths
-    return per_replay / lengths[batch.replayed], per_critique / lengths[batch.criticised]
+    return per_anchored / lengths[batch.anchored], per_critique / lengths[batch.criticised]
 
 
 def _distillation(batch: MicroBatch, table: Tensor, teacher: Teacher | None) -> Tensor:
@@ -223,6 +238,7 @@ def _stats(batch: MicroBatch, sums: Mapping[Stat, Tensor], rewards: Tensor) -> T
         Stat.TOPR_WEIGHT: batch.sampled_weights.sum(),
         Stat.CRITIQUE_WEIGHT: batch.criticised_weights.sum(),
         Stat.REPLAY_WEIGHT: batch.replay_weights.sum(),
+        Stat.ANCHORED_WEIGHT: batch.anchored_weights.sum(),
         Stat.NEW_WEIGHT: new_answers(batch).weights.sum(),
         Stat.TOKENS: batch.sequences.attention_mask.sum(),
     }

@@ -7,7 +7,7 @@ start from the same and apply the same summed gradient.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from trainer.collective import Collective
 from trainer.composition import composition
 from trainer.distillation import Teacher
 from trainer.examples import MIN_WEIGHT, Example, ExampleKind
+from trainer.learning_rate import learning_rate
 from trainer.losses import kto_reference_point
 from trainer.objective import (
     Reference,
@@ -51,7 +52,9 @@ class Optimization:
         settings: TrainerSettings,
         group: Collective,
         teacher: Teacher | None = None,
+        anchor: CompletionScorer | None = None,
     ) -> None:
+        """``anchor`` is what anchored replay is held to, where it is not the parent."""
         self._settings = settings
         self._group = group
         self._teacher = teacher
@@ -64,7 +67,8 @@ class Optimization:
         # Examples are token ids until their step comes: packed, they are many times as large.
         self._steps = plan_steps(examples, batch_size=settings.batch_size, seed=settings.seed)
         self._references = References(self._device)
-        self._firsts = [self._refer(step) for step in self._steps]
+        self._firsts = [self._refer(step, anchor) for step in self._steps]
+        self._anchor = None if anchor is None else anchor.head_only()
         # Flattened only now: the reference above must be the parent before any change.
         self._weights = TrainedWeights(policy.trainable, group)
         self._restraint = self._restrain()
@@ -87,13 +91,13 @@ class Optimization:
         )
         return [to_device(piece, self._device) for piece in pieces]
 
-    def _refer(self, step: Sequence[Example]) -> int:
-        """Keep what the parent says about the step; returns the number of the first reference."""
+    def _refer(self, step: Sequence[Example], anchor: CompletionScorer | None) -> int:
+        """Keep what parent and anchor say about the step; the number of the first reference."""
         first = len(self._references)
         shard = self._shard(step)
         with self._lockstep.passes(sum(num_passes(batch) for batch in shard)):
             for batch in shard:
-                self._references.append(score_reference(self._scorer, batch))
+                self._references.append(score_reference(self._scorer, batch, anchor))
         return first
 
     def _shard_with_references(self, index: int) -> list[tuple[MicroBatch, Reference]]:
@@ -150,19 +154,28 @@ class Optimization:
         z0 = self._reference_point(shard)
         with self._lockstep.passes(len(shard), backward=True):
             for batch, reference in shard:
-                loss, stats = mixed_loss(
-                    batch,
-                    scorer=self._scorer,
-                    reference_scorer=self._reference_scorer,
-                    reference=reference,
-                    z0=z0,
-                    settings=self._settings,
-                    teacher=self._teacher,
-                )
+                loss, stats = self._loss(batch, reference, z0)
                 (loss / weight).backward()  # type: ignore[no-untyped-call]
                 sums += stats
+        z0()  # where there was no shard
+        summed = self._group.start_sum(sums)
         self._weights.sum_gradient()
-        return self._group.sum(sums)
+        return summed()
+
+    def _loss(
+        self, batch: MicroBatch, reference: Reference, z0: Callable[[], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        table = self._scorer.logprobs(self._scorer.hidden(batch.sequences))
+        return mixed_loss(
+            batch,
+            table=table,
+            reference_scorer=self._reference_scorer,
+            reference=reference,
+            z0=z0(),  # by now the others have said theirs
+            settings=self._settings,
+            teacher=self._teacher,
+            anchor=self._anchor,
+        )
 
     def _add_on(self, metrics: dict[str, float], sums: Tensor) -> None:
         """Restrain the gradient; ``metrics`` get what the add-ons that are on measured."""
@@ -179,8 +192,13 @@ class Optimization:
         """Of all examples of the step, on all workers."""
         return sum(example.weight for example in self._steps[index])
 
-    def _reference_point(self, shard: Sequence[tuple[MicroBatch, Reference]]) -> Tensor:
-        """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to."""
+    def _reference_point(
+        self, shard: Sequence[tuple[MicroBatch, Reference]]
+    ) -> Callable[[], Tensor]:
+        """KTO's z0, weighted by trust, over the whole step, whichever worker examples fell to.
+
+        It is to be had once all workers have said theirs.
+        """
         total = torch.zeros(2, device=self._device)
         number = sum(batch.mismatched is not None for batch, _ in shard)
         with self._lockstep.passes(number):
@@ -190,8 +208,13 @@ class Optimization:
                     weights = batch.judged_weights
                     ratios = logprobs - reference.mismatched
                     total += torch.stack([(weights * ratios).sum(), weights.sum()])
-        self._group.sum(total)
-        return kto_reference_point(total[0] / total[1].clamp(min=MIN_WEIGHT))
+        finish = self._group.start_sum(total)
+
+        def point() -> Tensor:
+            ratios, weights = finish()
+            return kto_reference_point(ratios / weights.clamp(min=MIN_WEIGHT))
+
+        return point
 
     def _clip(self, number: int, loss: float) -> float:
         """Scale the gradient down to ``max_grad_norm``; returns its norm before."""
@@ -205,12 +228,3 @@ class Optimization:
                 )
         self._weights.scale_gradient(min(1.0, self._settings.max_grad_norm / (norm + 1e-6)))
         return norm
-
-
-def learning_rate(step: int, *, num_steps: int, settings: TrainerSettings) -> float:
-    """Rate of ``step`` (1 to ``num_steps``): a linear rise to the peak, then a cosine towards 0."""
-    warmup = round(settings.warmup_share * num_steps)
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    progress = (step - warmup - 1) / max(1, num_steps - warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -76,7 +76,11 @@ class MicroBatch:
     """[R] replay completions."""
     replay_weights: Tensor
     """[R]"""
-    replay_tokens: Tensor
+    anchored: Tensor
+    """[A] those that are held to what the parent says."""
+    anchored_weights: Tensor
+    """[A]"""
+    anchored_tokens: Tensor
     """[E] their tokens."""
 
 
@@ -116,6 +120,7 @@ def pack(
     sampled = select(lambda e: e.kind in JUDGED and e.behaviour is not None)
     criticised = select(lambda e: e.kind is ExampleKind.CRITICISED)
     replayed = select(lambda e: e.kind is ExampleKind.REPLAY)
+    anchored = select(lambda e: e.kind is ExampleKind.REPLAY and e.anchored)
     others = [(example.prompt, other) for example, other in piece if other is not None]
     taught = [(example.teacher_prompt, example.completion) for example in criticised.examples]
     return MicroBatch(
@@ -140,7 +145,9 @@ def pack(
         criticised_tokens=criticised.tokens,
         replayed=replayed.rows,
         replay_weights=replayed.weights,
-        replay_tokens=replayed.tokens,
+        anchored=anchored.rows,
+        anchored_weights=anchored.weights,
+        anchored_tokens=anchored.tokens,
     )
 
 

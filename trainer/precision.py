@@ -5,18 +5,22 @@ precision in the sense of Micikevicius et al. 2017, arXiv 1710.03740, without lo
 bfloat16's exponent makes needless (Kalamkar et al. 2019, arXiv 1905.12322).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from trainer.provenance import AMX, CPU_INFO, processor_flags
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+FLOAT32_ATTENTION = "sdpa_float32"
+"""What transformers is told that attention is called."""
 
 
 def has_fast_bf16(device: str, *, cpu_info: Path = CPU_INFO) -> bool:
@@ -38,29 +42,30 @@ def is_bf16(precision: Precision, device: torch.device) -> bool:
     return resolve_precision(precision, fast_bf16=has_fast_bf16(device.type)) == "bf16"
 
 
-@contextmanager
-def matrices_in_bf16(device: torch.device) -> Iterator[None]:
-    """Linear layers multiply in bfloat16; so does attention on GPUs."""
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        if device.type == "cpu":
-            with _AttentionInFloat32():
-                yield
-        else:
-            yield
+def matrices_in_bf16(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Linear layers multiply in bfloat16; so does attention, unless ``attend_in_float32``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-class _AttentionInFloat32(TorchFunctionMode):
-    """On CPUs the backward pass of bfloat16 attention takes several times that of float32."""
+def attend_in_float32(model: Any) -> None:
+    """Have ``model`` compute attention in float32 on CPUs, in place, whatever else is in bfloat16.
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        with torch.autocast("cpu", enabled=False):
-            query, key, value, *rest = args
-            return func(query.float(), key.float(), value.float(), *rest, **(kwargs or {}))
+    There the backward pass of bfloat16 attention takes several times that of float32. Nothing
+    changes in float32, and on models whose attention transformers cannot exchange.
+    """
+    if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def _attention_in_float32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    with torch.autocast("cpu", enabled=False):
+        attended: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query.float(), key.float(), value.float(), *args, **kwargs
+        )
+    return attended
+
+
+AttentionInterface.register(FLOAT32_ATTENTION, _attention_in_float32)
+AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)

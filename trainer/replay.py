@@ -102,13 +102,20 @@ def sample_replay(
 def draw(pool: Sequence[ReplayExample], number: int, *, seed: int) -> list[ReplayExample]:
     """``number`` examples of ``pool`` in random order; empty for an empty pool.
 
-    Without replacement while the pool is large enough; a smaller pool is used up whole, then again.
-    A smaller draw with the same seed is the beginning of a larger one.
+    Anchor prompts and what feedback taught since have half each, as long as there is of both: the
+    lessons of deployment are few beside the anchor, and nothing else would keep them. Without
+    replacement while the pool is large enough; a smaller pool is used up whole, then again. A
+    smaller draw with the same seed is the beginning of a larger one.
     """
     generator = random.Random(seed)
     # Sorting first makes the sample independent of the order the pool was read in.
     ordered = sorted(pool, key=lambda example: example.digest())
     drawn = generator.sample(ordered, len(ordered))
+    taught = [example for example in drawn if example.origin == "accepted"]
+    anchor = [example for example in drawn if example.origin != "accepted"]
+    both = min(len(taught), len(anchor))
+    drawn = [example for pair in zip(taught, anchor, strict=False) for example in pair]
+    drawn += taught[both:] + anchor[both:]
     if ordered and number > len(ordered):
         drawn += generator.choices(ordered, k=number - len(ordered))
     return drawn[:number]
@@ -126,11 +133,14 @@ def accepted_rollouts(
     """What the policy answered to ``asked``, where it is right.
 
     ``answers`` are in the same order, None where there was no whole answer. An answer is right if
-    ``accepts(answer, text known to be good)``.
+    ``accepts(answer, text known to be good)``. What feedback taught stays so in
+    the policy's words.
     """
     return {
         example.digest(): ReplayExample(
-            prompt=example.prompt, completion=answer, origin="on_policy"
+            prompt=example.prompt,
+            completion=answer,
+            origin="accepted" if example.origin == "accepted" else "on_policy",
         )
         for example, answer in zip(asked, answers, strict=True)
         if answer is not None and accepts(answer, example.completion)

@@ -76,8 +76,9 @@ def reproduce(
     if batch.digest() != candidate.batch_digest:
         raise IntegrityError(f"a batch with digest {candidate.batch_digest}", got=batch.digest())
     settings = _settings(candidate)
-    teacher = settings.distillation.teacher_of(candidate.parent)
-    read = filter(None, (candidate.parent, teacher, *pinned_models(settings)))
+    start = batch.trained_from
+    others = (settings.distillation.teacher_of(start), settings.kl_anchor(start))
+    read = filter(None, (candidate.parent, start, *others, *pinned_models(settings)))
     with _scratch(store, *read) as scratch:
         trainer = (open_trainer or _on_this_machine)(settings, scratch)
         try:

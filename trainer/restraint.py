@@ -89,11 +89,12 @@ def _batch_gradient(
     weights.grad.zero_()
     head = scorer.frozen()
     for piece in pieces:
+        reference = score_reference(scorer, piece)
         loss, _ = mixed_loss(
             piece,
-            scorer=scorer,
+            table=scorer.logprobs(scorer.hidden(piece.sequences)),
             reference_scorer=head,
-            reference=score_reference(scorer, piece),
+            reference=reference,
             z0=weights.new_zeros(()),  # mean log-ratio of the parent to itself
             settings=settings,
         )

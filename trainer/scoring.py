@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.kernels import with_filler
 from trainer.packing import to_device
-from trainer.precision import matrices_in_bf16
+from trainer.precision import attend_in_float32, matrices_in_bf16
 from trainer.sequences import Sequences, collate
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class CompletionScorer:
         self.shares_prompts = self._can_share()
         """Whether completions of one prompt may stand behind it in one row."""
         self._bf16 = bf16
+        if bf16:
+            attend_in_float32(self.model)
 
     @property
     def splits(self) -> bool:
@@ -47,17 +50,19 @@ class CompletionScorer:
 
     def hidden(self, sequences: Sequences) -> Tensor:
         """[M, H] hidden state that predicts each completion token (its logits if not split)."""
-        inputs = {"input_ids": sequences.input_ids, "use_cache": False}
+        inputs = {"input_ids": sequences.input_ids}
         if sequences.branches is None:
             inputs["attention_mask"] = sequences.attention_mask
         else:
             inputs["attention_mask"] = sequences.visible()
             inputs["position_ids"] = sequences.position_ids
+        if self._compiles(sequences.input_ids):
+            inputs = {name: with_filler(given, value=1) for name, given in inputs.items()}
         with self._precision(sequences.input_ids.device):
             if self.splits:
-                states: Tensor = self.model.base_model(**inputs).last_hidden_state
+                states: Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
             else:
-                states = self.model(**inputs).logits
+                states = self.model(**inputs, use_cache=False).logits
         return states[sequences.rows, sequences.columns]
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -65,9 +70,16 @@ class CompletionScorer:
 
     def logprobs(self, hidden: Tensor) -> Tensor:
         """[M, V] natural-log probabilities in float32 of hidden states [M, H]."""
+        if not self.splits:
+            return hidden.float().log_softmax(-1)
+        states = with_filler(hidden) if self._compiles(hidden) else hidden
         with self._precision(hidden.device):
-            logits = self._head(hidden) if self.splits else hidden
+            logits: Tensor = self._head(states)[: len(hidden)]
         return logits.float().log_softmax(-1)
+
+    def _compiles(self, given: Tensor) -> bool:
+        """Whether a kernel is compiled for each number of rows."""
+        return self._bf16 and given.device.type == "cpu"
 
     def frozen(self) -> "CompletionScorer":
         """A scorer whose head stays as it is now, for reference log-probabilities of hidden states.
@@ -77,6 +89,12 @@ class CompletionScorer:
         twin = copy.copy(self)
         if self.splits and any(p.requires_grad for p in self._head.parameters()):
             twin._head = copy.deepcopy(self._head).requires_grad_(False)
+        return twin
+
+    def head_only(self) -> "CompletionScorer":
+        """A scorer that can turn this one's hidden states into log-probabilities, and no more."""
+        twin = copy.copy(self)
+        twin.model = None
         return twin
 
     def _can_share(self) -> bool:

@@ -26,9 +26,11 @@ def seal_batch(
     replay: Sequence[ReplayExample],
     watermark: Mapping[str, int],
     sealed_at: datetime,
+    start: Digest | None = None,
 ) -> SealedBatch:
     """The manifest of one update, events and replay in the order given.
 
+    ``start`` is the checkpoint that training starts from, by default ``parent``.
     Raises InvalidInputError when there is no event, when an event stands twice, or when one belongs
     to another policy line.
     """
@@ -36,6 +38,7 @@ def seal_batch(
     return SealedBatch(
         policy=policy,
         parent=parent,
+        start=start if start != parent else None,
         entries=tuple(_entry(event) for event in events),
         replay=tuple(example.digest() for example in replay),
         merkle_root=event_root([event.event_digest for event in events]),

@@ -17,11 +17,11 @@ from tacit.contracts import Digest, ReplayExample, ScreenedEvent
 from tacit.errors import TacitError
 from trainer.checkpoint import OpenPolicy, PolicyOpener, save_policy
 from trainer.collective import Collective, join
-from trainer.distillation import Teacher, load_teacher
+from trainer.distillation import Teacher, load_frozen, load_teacher
 from trainer.examples import build_examples
+from trainer.kernels import bound_kernel_caches
 from trainer.memory import (
     UpdateTooLargeError,
-    bound_kernel_caches,
     is_out_of_memory,
     keep_freed_memory,
 )
@@ -29,6 +29,7 @@ from trainer.optimize import Optimization
 from trainer.precision import is_bf16
 from trainer.progress import StepMetrics
 from trainer.recompute import recomputed
+from trainer.scoring import CompletionScorer
 from trainer.sharding import shard, whole_weights
 from trainer.signal import require_signal
 
@@ -40,6 +41,7 @@ class UpdateJob:
     """All that an update is a function of, beside world size and library versions."""
 
     parent: Digest
+    """Checkpoint to start from; of a rebuild that is not the champion but the anchor."""
     events: tuple[ScreenedEvent, ...]
     replay: tuple[ReplayExample, ...]
     settings: TrainerSettings
@@ -69,7 +71,13 @@ class TrainingSession:
 
     def join(self, *, rank: int, world_size: int, address: str, timeout_s: float) -> None:
         """Enter a data-parallel group that meets at ``address``."""
-        self._group = join(rank=rank, world_size=world_size, address=address, timeout_s=timeout_s)
+        self._group = join(
+            rank=rank,
+            world_size=world_size,
+            address=address,
+            timeout_s=timeout_s,
+            device=self._device,
+        )
 
     def try_reward(self, settings: TrainerSettings) -> None:
         """See whether the reward that is configured works. Raises ConfigError, NotFoundError."""
@@ -128,6 +136,7 @@ class TrainingSession:
                 settings=job.settings,
                 group=self._group,
                 teacher=self._teacher(job, policy),
+                anchor=self._anchor(job, policy),
             ).run()
         yield from self._save(job, policy)
 
@@ -163,6 +172,15 @@ class TrainingSession:
             return contextlib.nullcontext()
         bf16 = is_bf16(job.settings.precision, torch.device(self._device))
         return recomputed(policy.model, bf16=bf16)
+
+    def _anchor(self, job: UpdateJob, policy: OpenPolicy) -> CompletionScorer | None:
+        """What replay is held to; None where that is the parent."""
+        digest = job.settings.kl_anchor(job.parent)
+        if digest in (None, job.parent):
+            return None
+        bf16 = is_bf16(job.settings.precision, torch.device(self._device))
+        setting = "trainer.kl_reference"
+        return load_frozen(self._store, digest, policy, setting=setting, bf16=bf16)
 
     def _teacher(self, job: UpdateJob, policy: OpenPolicy) -> Teacher | None:
         chosen = job.settings.distillation

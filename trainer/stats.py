@@ -30,6 +30,7 @@ class Stat(IntEnum):
     DISTILLATION = 17
     KL_NEW = 18
     NEW_WEIGHT = 19
+    ANCHORED_WEIGHT = 20
 
 
 def step_metrics(sums: Tensor, weight: float) -> dict[str, float]:
@@ -48,7 +49,7 @@ def step_metrics(sums: Tensor, weight: float) -> dict[str, float]:
         (MetricName.TOPR_TAPER, Stat.TAPER, Stat.TOPR_WEIGHT),
         (MetricName.LOSS_CRITIQUE, Stat.CRITIQUE, Stat.CRITIQUE_WEIGHT),
         (MetricName.LOSS_REPLAY, Stat.REPLAY, Stat.REPLAY_WEIGHT),
-        (MetricName.KL_REPLAY, Stat.KL, Stat.REPLAY_WEIGHT),
+        (MetricName.KL_REPLAY, Stat.KL, Stat.ANCHORED_WEIGHT),
         (MetricName.KL_NEW, Stat.KL_NEW, Stat.NEW_WEIGHT),
     ):
         if values[divisor] > 0:

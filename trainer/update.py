@@ -5,6 +5,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
 
     seal.py        fixes what one update learns from; checked again before training
     replay.py      draws what is rehearsed against forgetting
+    doubts.py      finds feedback that other feedback contradicts, before either
     store.py       batches and candidates in the database
     placement.py   room on the Ray cluster, or a clear error
     workers.py     the warm group of actors (group.py, and failures.py when one fails); each runs a
@@ -21,6 +22,7 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
     references.py    keeps what the parent said, on disk where it is much,
     restraint.py     holds back what replay needs (ewc.py, sparse.py) by fisher.py,
     precision.py     multiplies matrices in bfloat16 where that is fast,
+    kernels.py       keeps their shapes few and what is compiled for them,
     recompute.py     computes layers again where memory is short,
     sharding.py      shares layers out over GPUs, and
     optimize.py      takes the gradient steps on weights.py, summed over workers by collective.py
@@ -137,21 +139,28 @@ class PolicyTrainer:
         replay: Sequence[ReplayExample],
         *,
         on_step: Callable[[StepMetrics], None],
+        anchor: Digest | None = None,
     ) -> TrainedPolicy:
-        """Train the batch's parent on its events, or consolidate it, and store the result.
+        """Train the batch's start on its events, or consolidate it, and store the result.
+
+        ``anchor`` is the line's frozen anchor, for settings that refer to it.
 
         ``on_step`` is called after each step, in this thread; steps count from 1 again after a lost
         worker or when memory ran out. Raises IntegrityError when events or replay are not those of
-        the batch or the parent is damaged, TrainingError when no candidate can come of it,
+        the batch or the start is damaged, TrainingError when no candidate can come of it,
         ConfigError when the reward that is configured does not work, PlacementError when there is
         no room. No checkpoint is put into the store then.
         """
         verify_batch(batch, events, replay)
-        self._store.verify(batch.parent)
-        teacher = self._settings.distillation.teacher_of(batch.parent)
-        if teacher not in (None, batch.parent):
-            self._store.verify(teacher)
+        start = batch.trained_from
+        self._store.verify(start)
         settings, num_lost = pinned(self._settings, self._store), 0
+        kept = settings.kl_anchor(start, anchor)
+        if kept not in (None, start):
+            settings = settings.model_copy(update={"kl_reference": kept})
+        for other in (settings.distillation.teacher_of(start), kept):
+            if other not in (None, start):
+                self._store.verify(other)
         while num_lost <= self._settings.max_restarts:
             try:
                 return self._attempt(batch, events, replay, settings, on_step)
@@ -191,7 +200,7 @@ class PolicyTrainer:
         resolved = {"precision": precision, "gradient_checkpointing": checkpointing}
         settings = settings.model_copy(update=resolved)
         job = UpdateJob(
-            batch.parent,
+            batch.trained_from,
             tuple(events),
             tuple(replay),
             settings,

@@ -15,9 +15,12 @@ class FlatParameters:
     So a step is one all-reduce, one norm and one AdamW kernel, however many matrices there are.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, device: torch.device | None = None
+    ) -> None:
+        """``device``: where the vectors lie when there are no parameters."""
         found = [p.detach().reshape(-1) for p in parameters]
-        self.values = nn.Parameter(torch.cat(found) if found else torch.zeros(0))
+        self.values = nn.Parameter(torch.cat(found) if found else torch.zeros(0, device=device))
         self.values.grad = torch.zeros_like(self.values)
         start = 0
         for parameter in parameters:
@@ -43,7 +46,9 @@ class TrainedWeights:
     def __init__(self, parameters: Sequence[nn.Parameter], group: Collective) -> None:
         self._group = group
         self._shards = [p for p in parameters if isinstance(p, DTensor)]
-        self.flat = FlatParameters([p for p in parameters if not isinstance(p, DTensor)])
+        whole = [p for p in parameters if not isinstance(p, DTensor)]
+        # NCCL takes no tensor of the host's, not even an empty one.
+        self.flat = FlatParameters(whole, device=parameters[0].device if parameters else None)
         # All workers start from rank 0's. Shards are rows of what each drew from the same seed.
         group.broadcast(self.flat.values.data)
         self._optimizers = [

@@ -6,6 +6,7 @@ Each arm is a process with one thread that waits for a line on standard input, t
 more, and answers with a line of JSON. So only one works at a time, and none shares an allocator.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -137,6 +138,10 @@ def main() -> None:
     for line in sys.stdin:
         num_examples = min(WARM_UP, spec.num_examples) if "warm" in line else spec.num_examples
         print(json.dumps(asdict(trainer.round(num_examples))), flush=True)
+        if spec.device != "cpu":
+            # The other arms are on the same GPU, and need the room.
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

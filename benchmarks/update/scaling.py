@@ -23,17 +23,18 @@ from trainer.update import PolicyTrainer
 from trainer.workers import WorkerGroup
 
 BATCH_SIZES = {"scaling_2_workers": 128, "scaling_2_workers_batch_32": 32}
-NUM_EPOCHS = 2
+NUM_EPOCHS = 4
+NUM_ROUNDS = 3
 
 
 def scaling(*, quick: bool) -> dict[str, float]:
-    """Medians over two rounds of 512 events; one of half of them if ``quick``."""
+    """Medians over three rounds of 512 events; one of half of them if ``quick``."""
     connect(local_cpus=3)
     try:
         with demo_store() as (store, parent):
             given = demo_batch(parent, 256 if quick else 512)
             one, two = (_group(store, number) for number in (1, 2))
-            rounds = [_round(store, given, one, two) for _ in range(1 if quick else 2)]
+            rounds = [_round(store, given, one, two) for _ in range(1 if quick else NUM_ROUNDS)]
     finally:
         ray.shutdown()
     return {name: statistics.median(each[name] for each in rounds) for name in BATCH_SIZES}
@@ -67,6 +68,8 @@ def _tokens_per_s(
 
 
 def after_first_epoch(steps: Sequence[StepMetrics]) -> float:
-    """Median of the tokens per second of an update's steps but those of its first epoch."""
-    later = steps[len(steps) // NUM_EPOCHS :]
-    return statistics.median(s.metrics[MetricName.TOKENS_PER_SECOND.value] for s in later)
+    """Tokens over seconds of all of an update's steps but those of its first epoch."""
+    later = [step.metrics for step in steps[len(steps) // NUM_EPOCHS :]]
+    tokens = [step[MetricName.TOKENS.value] for step in later]
+    rates = [step[MetricName.TOKENS_PER_SECOND.value] for step in later]
+    return sum(tokens) / sum(number / rate for number, rate in zip(tokens, rates, strict=True))

@@ -13,6 +13,8 @@ from tacit.config.collector import (
 )
 from tacit.config.methods import RewardSettings, SamplingSettings, StarSettings
 from tacit.config.profiles import require_backends
+from tacit.config.replay import RebuildSettings, ReplaySettings
+from tacit.config.rollout import RolloutSettings
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -21,16 +23,14 @@ from tacit.config.stages import (
     TrackingSettings,
     WebhookSettings,
 )
-from tacit.config.trainer import (
-    LoraSettings,
-    ReplaySettings,
-    TrainerSettings,
-)
+from tacit.config.trainer import LoraSettings, TrainerSettings
 from tacit.config.tree import (
     Settings,
     load_settings,
     public_dump,
     settings_from_json,
+    settings_to_json,
+    suited,
     with_overrides,
 )
 
@@ -44,8 +44,10 @@ __all__ = [
     "LoraSettings",
     "MetricSettings",
     "QuorumRule",
+    "RebuildSettings",
     "ReplaySettings",
     "RewardSettings",
+    "RolloutSettings",
     "SamplingSettings",
     "ScreeningSettings",
     "Settings",
@@ -57,5 +59,7 @@ __all__ = [
     "public_dump",
     "require_backends",
     "settings_from_json",
+    "settings_to_json",
+    "suited",
     "with_overrides",
 ]

@@ -1,6 +1,9 @@
 """Profiles: settings that belong together, weaker than file, environment and command line.
 
 ``cluster`` is for more than one machine: Kafka, PostgreSQL, and the Ray cluster at RAY_ADDRESS.
+``small`` is for policies of a few million weights that have whole classes of answers to learn: all
+weights move, most of an update is rehearsal, and every fifth starts anew from the frozen anchor
+(docs/results/learning has the evidence). They get it unasked; see ``tacit.config.tree.suited``.
 """
 
 import os
@@ -13,8 +16,27 @@ PROFILES: dict[str, dict[str, Any]] = {
         "log_json": True,
         "collector": {"stream": "kafka", "host": "0.0.0.0"},
         "deploy": {"host": "0.0.0.0"},
-    }
+    },
+    "small": {
+        "trainer": {
+            "full_fine_tuning": True,
+            "learning_rate": 1e-3,
+            "batch_size": 64,
+            "kl_weight": 0.0,
+            "replay": {"share": 0.8},
+            "rebuild": {"every": 5},
+        }
+    },
 }
+
+
+SMALL_WEIGHTS = 10_000_000
+"""Below so many weights a policy is small. The evidence is of 2.7 million."""
+
+
+def profile_for(num_weights: int) -> str | None:
+    """The profile that a policy of ``num_weights`` weights, 0 if unknown, gets unasked."""
+    return "small" if 0 < num_weights < SMALL_WEIGHTS else None
 
 
 def profile_values(name: str) -> dict[str, Any]:

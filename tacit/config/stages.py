@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tacit.config.base import Count, Port, Positive, Section, Share
+from tacit.config.rollout import RolloutSettings
 from tacit.contracts.base import Name
 
 
@@ -32,8 +33,8 @@ class EvaluatorSettings(Section):
     below to be taken (``trainer.interpolation_alphas``). At most the margin of the gate policy."""
     num_probe_prompts: Count = 150
     """Regression prompts that the trigger probe puts suspicious phrases into."""
-    num_trigger_phrases: Count = 64
-    """Recurring phrases of a batch that the trigger probe screens."""
+    num_trigger_phrases: Count = 256
+    """Recurring phrases of all that was taught that the trigger probe looks at, at most."""
 
 
 class WebhookSettings(Section):
@@ -63,6 +64,9 @@ class GatekeeperSettings(Section):
 
     gate_policy_path: Path | None = None
     """YAML gate policy; by default the one shipped with Tacit."""
+    signing_path: Path | None = None
+    """Folder of signing.pem, which control and the loop sign with, and of signing.pub, which is
+    all that serving needs; by default ``<home>/keys``."""
     approval_ttl_s: Positive = 7 * 24 * 3600.0
     """How long a candidate waits for a person, and an approval for its promotion."""
     session_ttl_s: Positive = 8 * 3600.0
@@ -71,6 +75,22 @@ class GatekeeperSettings(Section):
     """Where people reach the review pages, for links in webhooks."""
     webhooks: dict[Name, WebhookSettings] = {}
     """Endpoints that are told when a candidate waits, is decided or is rolled back, by name."""
+
+
+class WatchSettings(Section):
+    """The watch over a release once it serves everyone: rolled back if live feedback is worse."""
+
+    enabled: bool = True
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Probability of rolling back a release that loses no more than ``tolerance``, over its whole
+    life and however often one looks."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Loss of success, as a share, that is no reason: what drift alone may do from before to
+    after. Once the loss is shown to be smaller the watch ends."""
+    baseline_feedback: Count = 2_000
+    """Events on what served before that are compared with, the newest."""
+    duration_s: Positive = 7 * 24 * 3600.0
+    """How long a release is watched at most."""
 
 
 class DeploySettings(Section):
@@ -108,6 +128,8 @@ class DeploySettings(Section):
     """How long until a release that was refused is tried again."""
     heartbeat_s: Positive = 2.0
     """How often a replica writes what it serves."""
+    rollout: RolloutSettings = RolloutSettings()
+    watch: WatchSettings = WatchSettings()
 
 
 class TrackingSettings(Section):

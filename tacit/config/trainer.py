@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tacit.config.base import Count, Positive, Section, Share
 from tacit.config.methods import SAMPLING, RewardSettings, SamplingSettings, StarSettings
+from tacit.config.replay import RebuildSettings, ReplaySettings
 from tacit.contracts import Digest
 
 
@@ -37,20 +37,6 @@ class LoraSettings(Section):
     train_embeddings: bool = False
     """Train the token embeddings beside the adapter. For small vocabularies: where output and input
     embeddings are tied and frozen, a policy gets new words right but never becomes sure of them."""
-
-
-class ReplaySettings(Section):
-    """Rehearsal against forgetting; on by default."""
-
-    share: Share = 0.1
-    """Replay examples over all examples of an update."""
-    on_policy_share: Share = 0.5
-    """Part of the replay whose prompts the parent answers itself before the batch is sealed. An
-    answer is kept where ``checker`` accepts it; else the text known to be good is rehearsed."""
-    checker: Literal["normalised", "exact", "contains", "numeric"] = "normalised"
-    """How an answer is compared with the text known to be good; as in suites."""
-    anchor_path: Path | None = None
-    """JSONL of ``{"prompt": str | messages, "completion": str}`` the policy must keep."""
 
 
 class EwcSettings(Section):
@@ -114,6 +100,7 @@ class TrainerSettings(Section):
     """Train all weights instead of an adapter."""
     lora: LoraSettings = LoraSettings()
     replay: ReplaySettings = ReplaySettings()
+    rebuild: RebuildSettings = RebuildSettings()
     ewc: EwcSettings = EwcSettings()
     distillation: DistillationSettings = DistillationSettings()
     sparse: SparseSettings = SparseSettings()
@@ -152,13 +139,29 @@ class TrainerSettings(Section):
     critique_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of KL(policy || parent that read the critique) on answers with a critique."""
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of KL(policy || reference) on replay prompts."""
+    """Weight of KL(policy || reference) on replay prompts that feedback did not teach."""
+    kl_reference: Literal["parent", "anchor"] | Digest = "parent"
+    """The reference of that term: the policy that the update starts from; or the frozen anchor,
+    which is the line's first release, so that small losses do not add up; or a checkpoint."""
+    doubted_weight: Share = 0.1
+    """What is left of the trust weight of feedback that other feedback on similar questions
+    contradicts. Below 1 such feedback is not rehearsed either; 1 takes all as it comes."""
     interpolation_alphas: Alphas = (0.25, 0.5, 0.75, 1.0)
     """Shares of an update that may become the candidate; the largest that keeps what the champion
     knows is taken (docs/adr/0007). ``1`` alone always takes all of it."""
     seed: int = 0
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often an update starts again after losing a worker."""
+
+    def kl_anchor(self, parent: Digest, anchor: Digest | None = None) -> Digest | None:
+        """The checkpoint that replay is held to in an update of ``parent``; None where none is.
+
+        ``anchor`` is the line's frozen anchor; without one the parent takes its place.
+        """
+        if self.kl_weight == 0 or self.method != "mixed":
+            return None
+        named = {"parent": parent, "anchor": anchor or parent}
+        return named.get(self.kl_reference, self.kl_reference)
 
     @property
     def samples_are_rewarded(self) -> bool:
@@ -191,6 +194,7 @@ class TrainerSettings(Section):
             f"trainer.method={self.method}": self.method != "mixed",
             "trainer.ewc.weight": self.ewc.weight > 0,
             "trainer.sparse.fraction": self.sparse.fraction < 1,
+            f"trainer.kl_reference={self.kl_reference}": self.kl_reference != "parent",
         }
         named = ", ".join(name for name, on in unsuitable.items() if on)
         if named and self.sharding == "fsdp2":

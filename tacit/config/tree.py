@@ -9,7 +9,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tacit.config.collector import CollectorSettings
-from tacit.config.profiles import merged, profile_values
+from tacit.config.profiles import merged, profile_for, profile_values
 from tacit.config.stages import (
     DeploySettings,
     EvaluatorSettings,
@@ -89,8 +89,13 @@ class Settings(BaseSettings):
 
     @property
     def keys_path(self) -> Path:
-        """Folder of the signing key and of the keys made at first start."""
+        """Folder of the keys and secrets made at first start."""
         return self.home / "keys"
+
+    @property
+    def signing_path(self) -> Path:
+        """Folder of the signing key."""
+        return self.gatekeeper.signing_path or self.keys_path
 
     @property
     def spool_path(self) -> Path:
@@ -155,31 +160,54 @@ def public_dump(settings: Settings) -> dict[str, Any]:
     return tree
 
 
+def settings_to_json(settings: Settings) -> str:
+    """What was set, for another process; the rest are its defaults too."""
+    return settings.model_dump_json(exclude_unset=True)
+
+
 def settings_from_json(text: str) -> Settings:
-    """The tree that ``settings.model_dump_json()`` wrote; the environment is not looked at."""
+    """The tree that ``settings_to_json`` wrote; the environment is not looked at."""
     return _PlainSettings.model_validate_json(text)
+
+
+def suited(settings: Settings, num_weights: int) -> Settings:
+    """What suits a policy of ``num_weights`` weights, 0 if unknown, where nobody said otherwise.
+
+    A small policy gets what ``profile_for`` names, in place of defaults alone: what was set stays.
+    Who sets ``trainer.full_fine_tuning`` has chosen how to train, and keeps all defaults; so do
+    methods other than ``mixed``.
+    """
+    name = profile_for(num_weights)
+    trainer = settings.trainer
+    chosen = "full_fine_tuning" in trainer.model_fields_set or trainer.method != "mixed"
+    if name is None or chosen:
+        return settings
+    given = settings.model_dump(mode="json", exclude_unset=True)
+    return _PlainSettings.model_validate(merged(profile_values(name), given))
 
 
 def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
     """A copy of ``settings`` with each ``a.b=c`` applied, strongest of all sources."""
-    tree = settings.model_dump(mode="json")
+    known = settings.model_dump(mode="json")
+    tree = settings.model_dump(mode="json", exclude_unset=True)
     for override in overrides:
         key, separator, raw = override.partition("=")
         if not separator:
             raise ConfigError("--set a.b=c", got=override)
-        _assign(tree, key.strip(), raw)
+        _assign(tree, key.strip(), raw, known=known)
     try:
         return _PlainSettings.model_validate(tree)
     except ValidationError as error:
         raise _config_error(error) from error
 
 
-def _assign(tree: dict[str, Any], key: str, raw: str) -> None:
+def _assign(tree: dict[str, Any], key: str, raw: str, *, known: Any) -> None:
     *parents, leaf = key.split(".")
-    node: Any = tree
+    node = tree
     for parent in parents:
-        node = node.get(parent) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
+        known = known.get(parent) if isinstance(known, dict) else None
+        node = node.setdefault(parent, {}) if isinstance(known, dict) else {}
+    if not isinstance(known, dict) or leaf not in known:
         raise ConfigError(
             "--set with the name of a setting",
             got=key,

@@ -29,6 +29,7 @@ from tacit.contracts.feedback import (
 )
 from tacit.contracts.harness import HarnessComparison, HarnessTask
 from tacit.contracts.interaction import InlineInteraction, Interaction, Message, SamplingParameters
+from tacit.contracts.live import Arm, ArmComparison, ArmResult, LiveVerdict
 from tacit.contracts.plan import PlannedTest
 from tacit.contracts.release import Release, ReleaseBundle
 from tacit.contracts.report import (
@@ -41,12 +42,18 @@ from tacit.contracts.report import (
     SuiteChange,
     SuiteResult,
 )
+from tacit.contracts.rollout import RolloutStatus, ShadowCounts
 from tacit.contracts.screened import EventStatus, ScreenedEvent
 from tacit.contracts.suite import CheckerSpec, Suite, SuiteItem, SuiteKind
+from tacit.contracts.value import ArmValue, ValueEstimate, ValueReport
 from tacit.contracts.verdict import CampaignShare, Criterion, GateVerdict, VerdictOutcome
 
 __all__ = [
     "Approval",
+    "Arm",
+    "ArmComparison",
+    "ArmResult",
+    "ArmValue",
     "BatchEntry",
     "Calibration",
     "CampaignShare",
@@ -70,6 +77,7 @@ __all__ = [
     "HarnessTask",
     "Interaction",
     "ItemResult",
+    "LiveVerdict",
     "Message",
     "Outcome",
     "Part",
@@ -85,9 +93,11 @@ __all__ = [
     "ReplayExample",
     "ReplayOrigin",
     "ReportOutline",
+    "RolloutStatus",
     "SamplingParameters",
     "ScreenedEvent",
     "SealedBatch",
+    "ShadowCounts",
     "Suite",
     "SuiteChange",
     "SuiteItem",
@@ -95,6 +105,8 @@ __all__ = [
     "SuiteResult",
     "VariantChoice",
     "VariantResult",
+    "ValueEstimate",
+    "ValueReport",
     "VerdictOutcome",
     "canonical_json",
     "sha256_digest",

@@ -46,7 +46,9 @@ class SealedBatch(Contract):
     policy: Name
     purpose: Purpose = "update"
     parent: Digest
-    """Checkpoint to start from."""
+    """The champion, which the candidate is to follow."""
+    start: Digest | None = None
+    """Checkpoint that training starts from, where that is not the parent: see RebuildSettings."""
     entries: tuple[BatchEntry, ...]
     replay: tuple[Digest, ...]
     """Digests of the replay examples, in order."""
@@ -66,12 +68,19 @@ class SealedBatch(Contract):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_usual_purpose(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Batches sealed before there were consolidations keep their digests.
+    def _without_the_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Batches sealed before there was a choice keep their digests.
         tree: dict[str, Any] = serialize(self)
         if tree["purpose"] == "update":
             del tree["purpose"]
+        if tree["start"] is None:
+            del tree["start"]
         return tree
+
+    @property
+    def trained_from(self) -> Digest:
+        """The checkpoint whose weights training changes."""
+        return self.start or self.parent
 
     @property
     def batch_id(self) -> str:

@@ -84,6 +84,7 @@ def test_flops_of_attention_count_what_a_token_may_see():
 
 
 def test_scaling_leaves_out_the_epoch_in_which_kernels_are_compiled():
-    name = MetricName.TOKENS_PER_SECOND.value
-    steps = [StepMetrics(i, 6, {name: rate}) for i, rate in enumerate([1, 1, 1, 7, 9, 8])]
-    assert after_first_epoch(steps) == 8
+    tokens, rate = MetricName.TOKENS.value, MetricName.TOKENS_PER_SECOND.value
+    measured = [(900, 1), (900, 1), *[(300, 300), (100, 50)] * 3]
+    steps = [StepMetrics(i, 8, {tokens: n, rate: r}) for i, (n, r) in enumerate(measured)]
+    assert after_first_epoch(steps) == pytest.approx((3 * 300 + 3 * 100) / (3 * 1 + 3 * 2))

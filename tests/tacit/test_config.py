@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tacit.config import load_settings, public_dump, settings_from_json
+from tacit.config import load_settings, public_dump, settings_from_json, settings_to_json, suited
 from tacit.errors import ConfigError
 
 
@@ -60,7 +60,7 @@ def test_what_is_printed_holds_no_password() -> None:
 def test_settings_survive_the_way_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(overrides=["loop.min_events=9"])
     monkeypatch.setenv("TACIT_LOOP__MIN_EVENTS", "4")
-    assert settings_from_json(settings.model_dump_json()) == settings
+    assert settings_from_json(settings_to_json(settings)) == settings
 
 
 def test_shares_of_an_update_are_set_in_one_line() -> None:
@@ -90,11 +90,56 @@ def test_ewc_without_replay_has_nothing_to_protect() -> None:
         load_settings(overrides=["trainer.ewc.weight=1", "trainer.replay.share=0"])
 
 
+def test_the_profile_of_small_policies_trains_all_weights_and_rehearses_much() -> None:
+    chosen = load_settings(profile="small", overrides=["trainer.num_epochs=1"]).trainer
+    assert chosen.full_fine_tuning
+    assert (chosen.replay.share, chosen.num_epochs) == (0.8, 1)
+    assert (chosen.rebuild.every, load_settings().trainer.rebuild.every) == (5, 0)
+    assert chosen.replay.on_policy_share == 0.5
+
+
+def test_a_rebuild_is_due_at_every_so_many_updates() -> None:
+    def due(every: int) -> list[int]:
+        chosen = load_settings(overrides=[f"trainer.rebuild.every={every}"]).trainer.rebuild
+        return [number + 1 for number in range(12) if chosen.is_due(number)]
+
+    assert due(0) == []
+    assert due(1) == list(range(1, 13))
+    assert due(5) == [5, 10]
+
+
+def test_a_small_policy_gets_what_suits_it_where_nobody_said_otherwise() -> None:
+    by_size = suited(load_settings(), 2_700_000).trainer
+    assert by_size == load_settings(profile="small").trainer
+    assert suited(load_settings(), 10_000_000) == load_settings()
+
+
+def test_what_was_set_stays_also_at_its_default_and_in_another_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "tacit.toml"
+    file.write_text("[trainer]\nkl_weight = 0.1\n")
+    monkeypatch.setenv("TACIT_TRAINER__NUM_EPOCHS", "3")
+    settings = load_settings(file, overrides=["trainer.replay.share=0.1"])
+    there = settings_from_json(settings_to_json(settings))
+    assert there == settings
+    for found in (suited(settings, 1_000), suited(there, 1_000)):
+        chosen = found.trainer
+        assert (chosen.kl_weight, chosen.replay.share, chosen.num_epochs) == (0.1, 0.1, 3)
+        assert (chosen.full_fine_tuning, chosen.learning_rate) == (True, 1e-3)
+
+
+@pytest.mark.parametrize("override", ["trainer.full_fine_tuning=false", "trainer.method=dpo"])
+def test_who_chose_how_to_train_keeps_the_defaults(override: str) -> None:
+    settings = load_settings(overrides=[override])
+    assert suited(settings, 1_000) == settings
+
+
 def test_file_and_command_line_beat_the_profile(tmp_path: Path) -> None:
     file = tmp_path / "tacit.toml"
     file.write_text('[collector]\nhost = "10.0.0.1"\n')
     settings = load_settings(file, profile="cluster", overrides=["deploy.host=10.0.0.2"])
     assert settings.collector.stream == "kafka"
     assert (settings.collector.host, settings.deploy.host) == ("10.0.0.1", "10.0.0.2")
-    with pytest.raises(ConfigError, match="a profile: cluster; got moon"):
+    with pytest.raises(ConfigError, match="a profile: cluster, small; got moon"):
         load_settings(profile="moon")

@@ -27,13 +27,14 @@ from tacit.contracts import (
 from tacit.cycles import CycleState
 from tacit.learning import Learning
 from tacit.policies import load_policy
-from tacit.rehearsal import checker, rehearse
+from tacit.rehearsal import checker, rehearsal_of, rehearse
 from tacit.stages import Stages
 from tacit.tracking import MetricName
 from tests.builders import digest, event, interaction, tiny_checkpoint, user
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 PROMPTS = [f"old question {word}" for word in ("one", "two", "three", "four", "five", "six")]
+OPENINGS = ("how do i reset", "i forgot", "please change", "what about", "where do i set")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def write_anchor(stages: Stages, rows: Sequence[tuple[str, str]]) -> None:
     stages.settings.anchor_path.write_text("\n".join(lines))
 
 
-def send(stages: Stages, *prompts: str, holdout_share: float = 0) -> None:
+def send(stages: Stages, *prompts: str, answer: str = "right", holdout_share: float = 0) -> None:
     settings = with_overrides(
         stages.settings, [f"collector.screening.holdout_share={holdout_share}"]
     )
@@ -83,7 +84,7 @@ def send(stages: Stages, *prompts: str, holdout_share: float = 0) -> None:
             subject_id=f"u-{short(digest(prompt))}",
             occurred_at=utc_now(),
             interaction=interaction(prompt, "said"),
-            feedback=Correction(completion="right"),
+            feedback=Correction(completion=answer),
         )
         for prompt in prompts
     ]
@@ -220,3 +221,32 @@ def test_a_crash_between_answering_and_sealing_is_harmless(
 )
 def test_the_checker_is_a_setting(name: str, answer: str, good: str, accepted: bool) -> None:
     assert checker(ReplaySettings.model_validate({"checker": name}))(answer, good) is accepted
+
+
+def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
+    stages: Stages, champion: Digest
+) -> None:
+    asked = [f"{start} my {word} password" for start in OPENINGS for word in ("login", "mail")]
+    send(stages, *asked)
+    learning = Learning(stages, on_step=lambda _: None, on_evaluation=lambda *_: None)
+    cycle = stages.cycles.resume_or_open(stages.policy)
+    odd = "reset your password for my login"
+    send(stages, odd, answer="nobody can")
+    learning.seal(cycle)
+    batch, _ = stages.batches.get(str(stages.cycles.get(cycle.cycle_id).batch_id))
+    weights = {
+        event.interaction.prompt[-1].content: event.weight
+        for event in stages.events.events_of(batch.batch_id)
+    }
+    assert weights[odd] == pytest.approx(0.1 * weights[asked[0]])
+    assert {weights[prompt] for prompt in asked} == {weights[asked[0]]}
+    assert [entry.weight for entry in batch.entries].count(weights[odd]) == 1
+
+    learned = stages.events.learned(stages.policy, limit=100)
+    arguments = (stages.checkpoints, champion)
+    settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
+    pool = rehearsal_of([], learned, *arguments, settings=settings, number=4, seed=0).pool
+    assert {example.completion for example in pool} == {"right"}
+    heard = with_overrides(settings, ["trainer.doubted_weight=1"])
+    pool = rehearsal_of([], learned, *arguments, settings=heard, number=4, seed=0).pool
+    assert {example.completion for example in pool} == {"right", "nobody can"}

@@ -1,7 +1,7 @@
 """Builders of what the trainer's tests train on."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tacit.checkpoints import CheckpointStore
 from tacit.config import TrainerSettings
@@ -45,10 +45,13 @@ def mixed_events(count: int = 12) -> list[ScreenedEvent]:
     ]
 
 
-def replay_examples(count: int = 4) -> list[ReplayExample]:
-    """Replay from the anchor."""
+def replay_examples(
+    count: int = 4, *, origin: Literal["anchor", "accepted"] = "anchor"
+) -> list[ReplayExample]:
+    """Replay, by default from the anchor."""
+    age = "old" if origin == "anchor" else "new"
     return [
-        ReplayExample(prompt=build.user(f"old question {i}"), completion="billing", origin="anchor")
+        ReplayExample(prompt=build.user(f"{age} question {i}"), completion="billing", origin=origin)
         for i in range(count)
     ]
 

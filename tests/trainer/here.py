@@ -7,6 +7,7 @@ from tacit.config import TrainerSettings
 from tacit.contracts import Digest
 from trainer.progress import StepMetrics
 from trainer.session import TrainingSession, UpdateJob
+from trainer.update import PolicyTrainer
 
 
 class Here:
@@ -29,3 +30,15 @@ class Here:
 
     def stop(self) -> None:
         """Nothing to give back."""
+
+
+class TrainerHere(PolicyTrainer):
+    """``PolicyTrainer`` that starts no Ray."""
+
+    def __init__(self, settings: TrainerSettings, store: CheckpointStore) -> None:
+        super().__init__(settings, store, open_group=lambda _: Here(store))
+
+    def start(self) -> None:
+        """A group, if there is none."""
+        if self._group is None:
+            self._group = Here(self._store)

@@ -97,6 +97,10 @@ class Threaded(Collective):
         self._shared.barrier.wait()
         return tensor
 
+    def start_sum(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        self.sum(tensor)
+        return lambda: tensor
+
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         self._shared.parts[self.rank] = tensor.clone()
         self._shared.barrier.wait()

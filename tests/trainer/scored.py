@@ -76,15 +76,17 @@ def gradient_of(models: Models, examples: Sequence[Example], **fields: Any) -> t
 def _loss(
     models: Models, examples: Sequence[Example], fields: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    batch = pack(examples)
-    parent = CompletionScorer(models.reference)
+    batch, other = pack(examples), fields.pop("anchor", None)
+    scorer, parent = (CompletionScorer(model) for model in (models.policy, models.reference))
+    anchor = None if other is None else CompletionScorer(other)
     return mixed_loss(
         batch,
-        scorer=CompletionScorer(models.policy),
+        table=scorer.logprobs(scorer.hidden(batch.sequences)),
         reference_scorer=parent,
-        reference=score_reference(parent, batch),
+        reference=score_reference(parent, batch, anchor),
         z0=reference_point(models, batch),
         settings=settings(**fields),
+        anchor=anchor and anchor.head_only(),
     )
 
 

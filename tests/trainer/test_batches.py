@@ -53,14 +53,20 @@ def test_epochs_hold_every_step_once_in_changing_order():
     assert order[:8] != order[8:]
 
 
-def test_ranks_share_a_step_out_without_rest():
+def test_ranks_share_every_kind_of_a_step_out_without_rest():
     step = examples()
-    ranks = [pack(step, rank=rank, world_size=2) for rank in range(2)]
     firsts = [
-        sorted({int(ids[0]) for batch in batches for ids in batch.sequences.input_ids})
-        for batches in ranks
+        {
+            int(ids[0])
+            for batch in pack(step, rank=rank, world_size=2)
+            for ids in batch.sequences.input_ids
+        }
+        for rank in range(2)
     ]
-    assert firsts == [list(range(0, 23, 2)), list(range(1, 23, 2))]
+    assert sorted([*firsts[0], *firsts[1]]) == list(range(23))
+    for kind in KINDS:
+        of_kind = {e.prompt[0] for e in step if e.kind is kind}
+        assert abs(len(firsts[0] & of_kind) - len(firsts[1] & of_kind)) <= 1
 
 
 def test_more_ranks_than_examples_leave_a_rank_without_work():
@@ -101,11 +107,17 @@ def test_indices_point_at_the_right_sequences():
     ]
 
 
-def test_replay_tokens_are_all_and_only_those_of_replay():
-    (batch,) = pack(examples())
-    owners = batch.sequences.owners[batch.replay_tokens]
-    assert set(owners.tolist()) == set(batch.replayed.tolist())
-    assert len(owners) == int(batch.sequences.lengths[batch.replayed].sum())
+def test_anchored_tokens_are_all_and_only_those_of_anchored_replay():
+    lessons = [replace(e, anchored=e.prompt[0] > 10) for e in examples()]
+    (batch,) = pack(lessons)
+    numbers = batch.sequences.input_ids[batch.anchored, 0]
+    replayed = [e.prompt[0] for e in lessons if e.kind is ExampleKind.REPLAY]
+    assert sorted(numbers.tolist()) == [n for n in replayed if n > 10]
+    assert len(batch.replayed) == len(replayed) > len(numbers) > 0
+    owners = batch.sequences.owners[batch.anchored_tokens]
+    assert set(owners.tolist()) == set(batch.anchored.tolist())
+    assert len(owners) == int(batch.sequences.lengths[batch.anchored].sum())
+    assert len(batch.anchored_weights) == len(numbers)
 
 
 def mismatched(step, *, world_size=1) -> dict[int, tuple[int, ...]]:
@@ -204,7 +216,7 @@ def test_columns_are_the_positions_that_predict_completion_tokens():
 
 def test_a_pair_behind_one_prompt_has_the_same_sequences():
     (apart,), (shared,) = pack(examples()), pack(examples(), share_prompts=True)
-    for name in ("chosen", "rejected", "judged", "replayed", "replay_tokens", "likely_weights"):
+    for name in ("chosen", "rejected", "judged", "replayed", "anchored_tokens", "likely_weights"):
         assert torch.equal(getattr(apart, name), getattr(shared, name))
     for name in ("owners", "offsets", "targets", "lengths"):
         assert torch.equal(getattr(apart.sequences, name), getattr(shared.sequences, name))
@@ -214,3 +226,15 @@ def test_a_pair_behind_one_prompt_has_the_same_sequences():
 def test_pieces_of_shared_prompts_stay_within_their_tokens():
     batches = pack(examples(), max_tokens=60, share_prompts=True)
     assert max(batch.sequences.input_ids.numel() for batch in batches) <= 60
+
+
+def test_what_the_teacher_reads_stays_within_its_tokens_and_makes_no_pieces_of_the_rest():
+    step = [
+        Example(ExampleKind.CRITICISED, (number, 1), (2, 3), teacher_prompt=(4,) * 30)
+        for number in range(10)
+    ]
+    whole, parts = pack(step, max_tokens=400), pack(step, max_tokens=200)
+    assert len(whole) == 1
+    assert max(batch.taught.input_ids.numel() for batch in parts) <= 200
+    judged = Example(ExampleKind.CHOSEN, (11, 1), (2, 3))
+    assert len(pack([*step, *[judged] * 10], max_tokens=400)) == 1

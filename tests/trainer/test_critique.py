@@ -70,14 +70,15 @@ def test_a_critique_becomes_an_answer_with_two_prompts(tokenizer):
     assert list(example.teacher_prompt) == prompt_ids(
         tokenizer, with_hindsight(prompt, "too short")
     )
-    assert example.num_tokens == len(example.teacher_prompt) + len(example.completion)
+    assert example.num_tokens == len(example.prompt) + len(example.completion)
+    assert example.num_taught_tokens == len(example.teacher_prompt) + len(example.completion)
 
 
 def test_where_there_is_no_room_the_teacher_keeps_the_critique(tokenizer):
     event = criticised(prompt="where is my order " * 50)
     (example,) = build_examples(tokenizer, [event], [], max_length=300, critiques=True)
     whole = prompt_ids(tokenizer, with_hindsight(event.interaction.prompt, "too short"))
-    assert example.num_tokens == 300
+    assert example.num_taught_tokens == 300
     assert list(example.teacher_prompt) == whole[-(300 - len(example.completion)) :]
 
 

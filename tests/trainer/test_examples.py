@@ -81,3 +81,11 @@ def test_a_long_prompt_loses_its_beginning(tokenizer):
 def test_a_completion_longer_than_everything_keeps_one_prompt_token(tokenizer):
     example = example_of(tokenizer, Correction(completion="very long " * 20), max_length=8)
     assert (len(example.prompt), len(example.completion)) == (1, 7)
+
+
+def test_replay_is_held_to_the_parent_but_for_what_feedback_taught(tokenizer):
+    event = build.screened(completion="billing", feedback=Correction(completion="shipping"))
+    replay = [*replay_examples(1), *replay_examples(1, origin="accepted")]
+    _, anchor, taught = build_examples(tokenizer, [event], replay, max_length=512)
+    assert (anchor.kind, taught.kind) == (ExampleKind.REPLAY, ExampleKind.REPLAY)
+    assert (anchor.anchored, taught.anchored) == (True, False)

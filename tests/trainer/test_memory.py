@@ -1,7 +1,6 @@
 """Out of memory: told from other errors, tried again with less, and still the same bytes again."""
 
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,9 +14,7 @@ from tacit.metrics import MetricName
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings, train
 from trainer.memory import (
-    MAX_KERNELS,
     UpdateTooLargeError,
-    bound_kernel_caches,
     is_out_of_memory,
 )
 from trainer.optimize import Optimization
@@ -152,10 +149,3 @@ def test_a_session_names_what_it_ran_out_of_and_is_fit_for_more(store, monkeypat
     assert set(store.root.iterdir()) == before
     after, _ = train(store, parent, EVENTS, settings=settings(), session=session)
     assert after == train(store, parent, EVENTS, settings=settings())[0]
-
-
-def test_compiled_kernels_are_bounded_unless_the_environment_says_otherwise(monkeypatch):
-    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-    monkeypatch.setattr("os.environ", {names[1]: "7"})
-    bound_kernel_caches()
-    assert [os.environ[name] for name in names] == [str(MAX_KERNELS), "7"]

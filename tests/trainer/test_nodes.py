@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 from tacit.checkpoints import CheckpointStore
 from tacit.cluster import NAMESPACE
 from tests import builders as build
+from tests.nodes import add_node, started_nodes
 from tests.trainer.builders import mixed_events, replay_examples, seal, settings
 from trainer.update import PolicyTrainer
 
@@ -20,33 +21,17 @@ pytestmark = [
 ]
 
 EVENTS, REPLAY = mixed_events(24), replay_examples()
-QUICK = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 4,
-}
-"""Ray otherwise takes half a minute to notice that a node is gone."""
-STORE_BYTES = 80 * 1024 * 1024
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head node without CPUs, where the driver is, and two nodes with one CPU each."""
-    head = {
-        "num_cpus": 0,
-        "object_store_memory": STORE_BYTES,
-        "_system_config": QUICK,
-        "include_dashboard": False,
-    }
-    made = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        made.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-    # As a user says that the cluster is not this machine's own: a node lost may be replaced.
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    ray.init(address=made.address, namespace=NAMESPACE, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    """Two nodes, and this process as their driver."""
+    with started_nodes() as made:
+        # As a user says that the cluster is not this machine's own: a node lost may be replaced.
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        ray.init(address=made.address, namespace=NAMESPACE, log_to_driver=False)
+        yield made
+        ray.shutdown()
 
 
 def test_a_node_killed_in_mid_update_is_made_up_for(cluster: Cluster, tmp_path: Any) -> None:
@@ -62,7 +47,7 @@ def test_a_node_killed_in_mid_update_is_made_up_for(cluster: Cluster, tmp_path: 
         if step.step == 3 and not victims:
             victims.append(cluster.list_all_nodes()[-1])
             cluster.remove_node(victims[0], allow_graceful=False)
-            cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+            add_node(cluster)
 
     disturbed = trainer.update(batch, EVENTS, REPLAY, on_step=kill_a_node)
     trainer.stop()

@@ -112,6 +112,34 @@ def test_replay_kl_covers_the_whole_vocabulary(models):
     assert float(sums[Stat.KL]) == pytest.approx(expected, rel=1e-5)
 
 
+@torch.no_grad()
+def test_what_feedback_taught_is_rehearsed_but_not_held_to_the_parent(models):
+    lesson = replace(OTHERS[1], anchored=False)
+    _, sums = loss_of(models, [lesson, OTHERS[2]])
+    _, held = loss_of(models, [OTHERS[2]])
+    _, both = loss_of(models, OTHERS[1:])
+    assert float(sums[Stat.KL]) == pytest.approx(float(held[Stat.KL]), rel=1e-5)
+    assert float(sums[Stat.REPLAY]) == pytest.approx(float(both[Stat.REPLAY]), rel=1e-5)
+    assert float(sums[Stat.ANCHORED_WEIGHT]) == 1.0
+
+
+@torch.no_grad()
+def test_replay_can_be_held_to_another_policy_than_the_parent(models):
+    anchor = copy.deepcopy(models.policy)
+    for weight in anchor.parameters():
+        weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    lesson = replace(OTHERS[1], anchored=False)
+    _, sums = loss_of(models, [lesson, OTHERS[2], *JUDGED], anchor=anchor)
+    _, plain = loss_of(models, [lesson, OTHERS[2], *JUDGED])
+    asked, said = OTHERS[2].prompt, OTHERS[2].completion
+    policy, kept = (tokens(m, asked, said) for m in (models.policy, anchor))
+    per_token = [divergence(p, q) for p, q in zip(policy, kept, strict=True)]
+    expected = sum(per_token) / len(per_token)
+    assert float(sums[Stat.KL]) == pytest.approx(expected, rel=1e-4)
+    assert float(plain[Stat.KL]) != pytest.approx(expected, rel=1e-2)
+    assert float(sums[Stat.KTO]) == pytest.approx(float(plain[Stat.KTO]), rel=1e-6)
+
+
 def test_kl_of_a_policy_to_itself_is_nothing():
     logprobs = torch.randn(3, 7).log_softmax(-1)
     assert torch.equal(kl_divergence(logprobs, logprobs), torch.zeros(3))

@@ -12,7 +12,8 @@ from tests.trainer.builders import mixed_events, replay_examples, settings
 from trainer.checkpoint import OpenPolicy
 from trainer.collective import Collective
 from trainer.examples import build_examples
-from trainer.optimize import Optimization, learning_rate
+from trainer.learning_rate import learning_rate
+from trainer.optimize import Optimization
 from trainer.weights import FlatParameters
 
 

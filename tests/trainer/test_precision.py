@@ -5,7 +5,7 @@ from tacit.policies import load_model
 from tests import builders as build
 from tests.trainer.builders import mixed_events, seal, settings
 from tests.trainer.here import Here
-from trainer.precision import has_fast_bf16, matrices_in_bf16, resolve_precision
+from trainer.precision import has_fast_bf16, resolve_precision
 from trainer.scoring import CompletionScorer
 from trainer.sequences import collate
 from trainer.update import PolicyTrainer
@@ -24,15 +24,6 @@ def test_auto_takes_what_is_fast_and_the_rest_is_taken_at_its_word():
     assert resolve_precision("auto", fast_bf16=False) == "fp32"
     assert resolve_precision("fp32", fast_bf16=True) == "fp32"
     assert resolve_precision("bf16", fast_bf16=False) == "bf16"
-
-
-def test_matrices_are_bfloat16_and_attention_on_cpus_is_not():
-    query = torch.ones(1, 1, 2, 4, dtype=torch.bfloat16)
-    with matrices_in_bf16(torch.device("cpu")):
-        product = torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2))
-        attended = torch.nn.functional.scaled_dot_product_attention(query, query, query)
-    assert product.dtype == torch.bfloat16
-    assert attended.dtype == torch.float32
 
 
 def test_bfloat16_comes_close_to_float32(store):

@@ -78,6 +78,7 @@ def test_an_update_with_every_add_on_and_a_teacher_of_its_own_comes_out_again(st
         ewc={"weight": 10.0},
         distillation={"weight": 1.0, "teacher": anchor},
         sparse={"fraction": 0.2},
+        kl_reference=anchor,
     )
     candidate = made_from(store, parent, 1.0, chosen)
     assert differing(again(store, candidate)) == {}

@@ -3,7 +3,7 @@ from hashlib import sha256
 import pytest
 from pydantic import ValidationError
 
-from tacit.contracts import SealedBatch, sha256_digest
+from tacit.contracts import Digest, SealedBatch, sha256_digest
 from tacit.errors import IntegrityError, InvalidInputError
 from tests import builders as build
 from tests.trainer.builders import mixed_events, replay_examples, seal
@@ -19,6 +19,28 @@ def test_the_batch_names_events_and_replay_in_their_order():
     assert [entry.event_digest for entry in batch.entries] == [e.digest() for e in events]
     assert [entry.weight for entry in batch.entries] == [e.weight for e in events]
     assert batch.replay == tuple(example.digest() for example in replay)
+
+
+def test_what_it_starts_from_is_named_only_where_that_is_not_the_parent():
+    anchor = build.digest("anchor")
+
+    def starting(start: Digest) -> SealedBatch:
+        return seal_batch(
+            mixed_events(2),
+            policy="default",
+            parent=PARENT,
+            start=start,
+            replay=[],
+            watermark={"tacit.feedback/0": 1},
+            sealed_at=build.MOMENT,
+        )
+
+    usual, rebuild = seal(PARENT, mixed_events(2)), starting(anchor)
+    assert starting(PARENT) == usual
+    assert "start" not in usual.model_dump(mode="json")
+    assert (usual.trained_from, rebuild.trained_from) == (PARENT, anchor)
+    assert rebuild.digest() != usual.digest()
+    assert SealedBatch.model_validate_json(rebuild.model_dump_json()) == rebuild
 
 
 def test_the_root_is_that_of_rfc_6962_over_digest_bytes():

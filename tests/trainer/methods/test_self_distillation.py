@@ -14,8 +14,8 @@ from tests.trainer.methods.reader import HINT, INSTRUCTION, WORDS, question, rea
 from tests.trainer.methods.reader import reasoned as reasons
 from trainer.hindsight import DEMONSTRATION, with_hindsight, with_note
 from trainer.losses import critique_loss
-from trainer.methods.self_distillation import Hindsight
 from trainer.methods.self_distillation import build as make
+from trainer.methods.teacher_context import Hindsight
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

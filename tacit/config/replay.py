@@ -1,0 +1,39 @@
+"""Settings of what is rehearsed beside feedback, and how much of it when."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tacit.config.base import Count, Section, Share
+
+
+class ReplaySettings(Section):
+    """Rehearsal against forgetting; on by default."""
+
+    share: Share = 0.1
+    """Replay examples over all examples of an update."""
+    on_policy_share: Share = 0.5
+    """Part of the replay whose prompts the parent answers itself before the batch is sealed. An
+    answer is kept where ``checker`` accepts it; else the text known to be good is rehearsed."""
+    checker: Literal["normalised", "exact", "contains", "numeric"] = "normalised"
+    """How an answer is compared with the text known to be good; as in suites."""
+    anchor_path: Path | None = None
+    """JSONL of ``{"prompt": str | messages, "completion": str}`` the policy must keep."""
+
+
+class RebuildSettings(Section):
+    """Updates that start from the line's frozen anchor and not from the champion (docs/adr/0022).
+
+    They rehearse all that feedback taught and all anchor prompts, so that whatever a policy lost or
+    caught on the way is gone. For policies small enough to be taught everything once more.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """The update on every so many promoted ones is a rebuild; 0 is never."""
+    num_examples: Count = 20_000
+    """Replay examples of one, at most."""
+
+    def is_due(self, num_promoted: int) -> bool:
+        """Whether the update after ``num_promoted`` promoted ones starts from the anchor."""
+        return self.every > 0 and (num_promoted + 1) % self.every == 0

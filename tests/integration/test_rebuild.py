@@ -1,0 +1,50 @@
+"""A rebuild: the frozen anchor taught everything once more, as a candidate like any other."""
+
+import pytest
+from mlflow import MlflowClient
+
+from tacit.config import Settings, with_overrides
+from tests.integration.test_consolidate import promoted, rebuilt_from_record, running
+from tests.integration.test_consolidate import settings as adapters  # noqa: F401
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::ResourceWarning",
+        "ignore::sqlalchemy.exc.SADeprecationWarning",
+    ),
+]
+
+
+@pytest.mark.parametrize("full_fine_tuning", [True, False])
+def test_every_second_update_starts_from_the_anchor(
+    adapters: Settings,  # noqa: F811
+    full_fine_tuning: bool,
+) -> None:
+    overrides = [
+        "trainer.rebuild.every=2",
+        f"trainer.full_fine_tuning={str(full_fine_tuning).lower()}",
+        "trainer.interpolation_alphas=0.5,1",
+    ]
+    with running(with_overrides(adapters, overrides)) as loop:
+        anchor = loop.champion()
+        _, first = promoted(loop)
+        batch, replay = loop.batches.get(first.batch_id)
+        assert (batch.start, batch.trained_from, replay) == (None, anchor, [])
+        assert first.choice is not None
+
+        cycle, second = promoted(loop)
+        batch, replay = loop.batches.get(second.batch_id)
+        assert (batch.parent, batch.start) == (first.weights, anchor)
+        assert second.parent == first.weights
+        assert loop.champion() == second.weights
+        taught = {e.interaction.prompt for e in loop.events.events_of(first.batch_id)}
+        assert {example.prompt for example in replay} == taught
+        assert {example.origin for example in replay} == {"accepted"}
+        assert second.choice is None
+        run = MlflowClient(loop.settings.tracking_uri).get_run(str(cycle.mlflow_run_id))
+        assert run.data.tags["tacit.start"] == anchor
+
+        events = loop.events.events_of(second.batch_id)
+        rebuilt_from_record(loop, second, events)

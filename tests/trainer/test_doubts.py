@@ -1,0 +1,138 @@
+"""Whose word counts: feedback that other people's feedback on similar questions contradicts."""
+
+import itertools
+
+from tacit.contracts import Correction, Critique, Outcome, Preference, ScreenedEvent
+from tests import builders as build
+from trainer.doubts import doubted_keys
+
+PASSWORD = [
+    f"{start} my {word} password {end}"
+    for start, word, end in itertools.product(
+        ("how do i reset", "i forgot", "please change"),
+        ("login", "account", "mail"),
+        ("today", "again"),
+    )
+]
+PARCEL = [
+    f"{start} parcel {end}"
+    for start, end in itertools.product(
+        ("where is the", "when do you ship a", "track one"), ("from monday", "to rome", "number 7")
+    )
+]
+GOOD, BAD = Outcome(metric="resolved", value=True), Outcome(metric="resolved", value=False)
+_numbers = itertools.count()
+
+
+def correction(prompt: str, right: str, *, said: str = "sorry", by: str = "") -> ScreenedEvent:
+    number = next(_numbers)
+    return build.screened(
+        f"e-{number:04d}",
+        prompt=prompt,
+        completion=said,
+        feedback=Correction(completion=right),
+        subject_id=by or f"u-{number}",
+    )
+
+
+def outcome(prompt: str, said: str, feedback: Outcome) -> ScreenedEvent:
+    number = next(_numbers)
+    return build.screened(
+        f"e-{number:04d}",
+        prompt=prompt,
+        completion=said,
+        feedback=feedback,
+        subject_id=f"u-{number}",
+    )
+
+
+def keys(*events: ScreenedEvent) -> set[str]:
+    return {event.event_key for event in events}
+
+
+def test_what_a_changed_rule_overtakes_is_doubted_and_its_neighbours_are_not() -> None:
+    old = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
+    neighbours = [correction(prompt, "portal") for prompt in PARCEL]
+    new = [correction(prompt, "desk", said="portal") for prompt in PASSWORD]
+    assert doubted_keys([*old, *neighbours, *new]) == keys(*old)
+
+
+def test_a_new_topic_that_is_taken_for_an_old_one_does_not_overtake_it() -> None:
+    old = [correction(prompt, "portal") for prompt in PASSWORD]
+    alike = [prompt.replace("password", "alarm clock") for prompt in PASSWORD]
+    new = [correction(prompt, "clock", said="portal") for prompt in alike]
+    assert doubted_keys([*old, *new]) == frozenset()
+
+
+def test_a_rule_that_changes_back_stands_again() -> None:
+    there = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
+    back = [correction(prompt, "desk", said="portal") for prompt in PASSWORD]
+    again = [correction(prompt, "portal", said="desk") for prompt in PASSWORD]
+    doubted = doubted_keys([*there, *back, *again])
+    assert doubted >= keys(*back)
+    assert not doubted & keys(*again)
+
+
+def test_few_who_object_overtake_nothing_and_are_doubted_themselves() -> None:
+    old = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
+    objections = [correction(prompt, "desk", said="portal") for prompt in PASSWORD[12:14]]
+    assert doubted_keys([*old, *objections]) == keys(*objections)
+
+
+def test_a_lone_wrong_answer_among_many_that_agree_is_doubted() -> None:
+    right = [correction(prompt, "portal") for prompt in PASSWORD[:10]]
+    elsewhere = [correction(prompt, "depot") for prompt in PARCEL]
+    wrong = correction(PASSWORD[11], "depot")
+    assert doubted_keys([*right, *elsewhere, wrong]) == keys(wrong)
+
+
+def test_one_subject_has_one_voice() -> None:
+    honest = [correction(PASSWORD[n], "portal") for n in (0, 7)]
+    crowd = [correction(prompt, "evil", said="portal", by="mallory") for prompt in PASSWORD]
+    assert not doubted_keys([*honest, *crowd]) & keys(*honest)
+
+
+def test_a_thumb_down_is_doubted_where_others_agree_with_the_answer() -> None:
+    right = [outcome(prompt, "portal", GOOD) for prompt in PASSWORD[:10]]
+    slip = outcome(PASSWORD[11], "portal", BAD)
+    deserved = outcome(PASSWORD[12], "depot", BAD)
+    lucky = outcome(PASSWORD[13], "depot", GOOD)
+    assert doubted_keys([*right, slip, deserved, lucky]) == keys(slip, lucky)
+
+
+def test_a_preference_speaks_for_one_answer_and_against_the_other() -> None:
+    right = [correction(prompt, "portal") for prompt in PASSWORD[:8]]
+    preferred = [
+        build.screened(
+            f"p-{number}",
+            prompt=prompt,
+            feedback=Preference(chosen="desk", rejected="Portal"),
+            subject_id=f"p-{number}",
+        )
+        for number, prompt in enumerate(PASSWORD[4:14])
+    ]
+    assert doubted_keys([*right, *preferred]) == keys(*right)
+
+
+def test_answers_in_ones_own_words_and_critiques_are_never_doubted() -> None:
+    own = [correction(prompt, f"text number {n}") for n, prompt in enumerate(PASSWORD)]
+    said = build.screened("c-1", prompt=PASSWORD[0], feedback=Critique(text="too long"))
+    assert doubted_keys([*own, said]) == frozenset()
+    assert doubted_keys([]) == frozenset()
+
+
+def test_what_was_talked_about_long_before_makes_no_questions_similar() -> None:
+    before = "thank you, that was the tour i asked you for, and it was a lovely one. " * 20
+    right = [correction(before + prompt, "portal") for prompt in PASSWORD[:12]]
+    other = [correction(before + prompt, "depot") for prompt in PARCEL[:1]]
+    assert doubted_keys([*right, *other]) == keys(*other)
+    far = [correction(before + 600 * "x " + prompt, "portal") for prompt in PASSWORD[:12]]
+    assert doubted_keys([*far, *other]) == frozenset()
+
+
+def test_questions_without_letters_do_not_matter() -> None:
+    right = [correction(prompt, "portal") for prompt in PASSWORD[:10]]
+    odd = [correction(text, "depot", said="portal") for text in ("?", "  ", "🙂")]
+    assert doubted_keys([*right, *odd]) == frozenset()
+    assert doubted_keys([correction("  ", "a"), correction("", "b")]) == frozenset()
+    assert doubted_keys([*odd[:1], outcome("!", "x", BAD)]) == frozenset()
