@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# How many files are tested at a time: `make test JOBS=2`. 0 is one after the other.
+JOBS ?= 0
 
 .PHONY: install lint check test demo up bench clean
 
@@ -25,7 +27,7 @@ check: install
 	$(BIN)/lint-imports --no-cache
 
 test: lint check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 demo: install
 	$(BIN)/tacit demo
@@ -40,10 +42,13 @@ bench: install
 	$(BIN)/python -m benchmarks.kafka_append
 	$(BIN)/python -m benchmarks.two_speeds
 	$(BIN)/python -m benchmarks.gate_power
+	$(BIN)/python -m benchmarks.poison --quick
 	$(BIN)/python -m benchmarks.refusal
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.update
 	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.doubts
+	$(BIN)/python -m benchmarks.learning --quick
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

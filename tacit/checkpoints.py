@@ -7,6 +7,7 @@ checkpoint it sits on. What has a digest can be copied between machines and chec
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -104,6 +105,23 @@ class CheckpointStore:
         if manifest.base is not None:
             self.verify(manifest.base)
         return manifest
+
+    def num_weights(self, digest: Digest) -> int:
+        """Numbers in the weight files of the full checkpoint that ``digest`` is or stands on.
+
+        0 where it has none as safetensors. Raises NotFoundError, IntegrityError.
+        """
+        from safetensors import safe_open  # late: not all who use a store read weights
+
+        base = self.manifest(digest).base
+        if base is not None:
+            return self.num_weights(base)
+        total = 0
+        for path in self.path(digest).glob("*.safetensors"):
+            with safe_open(path, framework="np") as weights:
+                names = weights.keys()
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+        return total
 
     def _folder(self, digest: Digest) -> Path:
         return self.root / digest.removeprefix("sha256:")

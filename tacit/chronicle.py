@@ -52,7 +52,7 @@ class Chronicle:
         return cycle.mlflow_run_id
 
     def note_batch(self, run_id: str, batch: SealedBatch, replay: Sequence[ReplayExample]) -> None:
-        """The manifest, its sizes, and where its replay comes from."""
+        """The manifest, its sizes, where its replay comes from, and what training starts from."""
         self.tracking.log_contract(run_id, "batch.json", batch)
         origins = Counter(example.origin for example in replay)
         sizes = {
@@ -63,6 +63,7 @@ class Chronicle:
             MetricName.REPLAY_ON_POLICY.value: origins["on_policy"],
         }
         self.tracking.log_metrics(run_id, {name: float(size) for name, size in sizes.items()})
+        self.tracking.set_tags(run_id, {"tacit.start": batch.trained_from})
 
     def live(self, run_id: str) -> AbstractContextManager[LiveMetrics]:
         """Metrics of a training under way."""
@@ -122,6 +123,15 @@ class Chronicle:
         except MlflowException as error:
             # The ledger has it; a decision does not wait for MLflow.
             logger.warning("the decision on %s is not in MLflow: %s", cycle.cycle_id, error)
+
+    def note_rollout(self, cycle: CycleRow, why: str) -> None:
+        """The last move of a rollout and its reason, on the run of the cycle."""
+        if cycle.mlflow_run_id is None:
+            return
+        try:
+            self.tracking.set_tags(cycle.mlflow_run_id, {"tacit.rollout": why})
+        except MlflowException as error:
+            logger.warning("the rollout of %s is not in MLflow: %s", cycle.cycle_id, error)
 
     def note_anchor(self, weights: Digest) -> None:
         """The alias ``anchor``."""

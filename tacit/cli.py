@@ -19,8 +19,10 @@ from tacit.commands import (
     lineage,
     quarantine,
     reproduce,
+    rollout,
     service,
     suites,
+    value,
     webhooks,
 )
 from tacit.commands.options import (
@@ -63,6 +65,8 @@ app.command("consolidate")(consolidate.consolidate)
 app.command("doctor")(doctor.doctor)
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
+app.command("rollout")(rollout.rollout)
+app.command("value")(value.value)
 
 
 def main() -> None:
@@ -173,13 +177,17 @@ def releases(url: Url = None, key: Key = None, home: Home = None, as_json: AsJso
 def rollback(
     reason: Reason,
     to: Annotated[str | None, typer.Option(help="Release id; by default the one before.")] = None,
+    keep_feedback: Annotated[
+        bool, typer.Option("--keep-feedback", help="Learn from it again rather than set it aside.")
+    ] = False,
     url: Url = None,
     key: Key = None,
     home: Home = None,
 ) -> None:
     """Serve an older release again, and set aside what the newer one was trained on."""
     remote = Remote.connect(url=url, key=key, home=home)
-    release = remote.post("/v1/releases/rollback", {"to": to, "reason": reason})
+    body = {"to": to, "reason": reason, "keep_feedback": keep_feedback}
+    release = remote.post("/v1/releases/rollback", body)
     console.print(f"{release['release_id']} serves {release['weights'][7:19]}")
 
 

@@ -97,25 +97,22 @@ class Database:
 
     @contextmanager
     def _scoped(self, factory: sessionmaker[Session]) -> Iterator[Session]:
-        try:
-            with factory.begin() as session:
-                yield session
-        except OperationalError as error:
-            raise UnavailableError(
-                "a database that answers",
-                got=str(error.orig),
-                mend="Check free disk space and that the database is reachable, then try again.",
-            ) from error
+        with _answering(), factory.begin() as session:
+            yield session
 
     def migrate(self) -> None:
-        """Bring the schema to the newest version; does nothing if it is there already."""
+        """Bring the schema to the newest version; does nothing if it is there already.
+
+        Raises UnavailableError when the database is away.
+        """
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS_PATH))
         config.attributes["engine"] = self.engine
-        command.upgrade(config, "head")
+        with _answering():
+            command.upgrade(config, "head")
 
     def versions(self) -> tuple[str | None, str | None]:
         """The schema's version, None where there is none, and the newest one."""
@@ -131,9 +128,21 @@ class Database:
         self.engine.dispose()
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise UnavailableError(
+            "a database that answers",
+            got=str(error.orig),
+            mend="Check free disk space and that the database is reachable, then try again.",
+        ) from error
+
+
 def _create_engine(url: str, lock_timeout_s: float) -> Engine:
     if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = create_engine(
             url, connect_args={"timeout": lock_timeout_s, "check_same_thread": False}
         )

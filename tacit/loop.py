@@ -4,14 +4,15 @@
     → training         a batch is sealed; warm workers turn it into a candidate checkpoint
     → evaluating       the candidate answers every suite next to the champion and the frozen anchor
     → awaiting_decision the gate has its verdict; a person has the last word
-    → promoting        a signed release is made; serving verifies it and swaps to it
+    → promoting        a signed release is made; serving verifies it and swaps to it, at once or
+                       in stages: in the shadow, then for some of the users, then for all
     → promoted | rejected | failed
 
 No stage knows another: each takes contracts and returns contracts, and the loop hands them on. The
-stages are opened in stages.py. Sealing and training are in learning.py with rehearsal.py, promoting
-is in promotion.py, the rest is here. A cycle's state stands in the database and moves in the same
-transaction as the work it stands for, so that a loop killed anywhere and started again goes on from
-where it was.
+stages are opened in stages.py. Sealing and training are in learning.py with rehearsal.py,
+evaluating and deciding in assessment.py, promoting in promotion.py with rollout.py. A cycle's state
+stands in the database and moves in the same transaction as the work it stands for, so that a loop
+killed anywhere and started again goes on from where it was.
 """
 
 import logging
@@ -19,25 +20,23 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from sqlalchemy.orm import Session
-
 from collector.consume import Consumer
 from collector.streams import Stream, open_stream
-from evaluator.calibration import read_calibrations
-from evaluator.canaries import read_canaries
-from gatekeeper.gate import judge
-from gatekeeper.policy import load_gate_policy
 from tacit import log
+from tacit.assessment import Assessment
 from tacit.config import Settings
-from tacit.contracts import DecisionOutcome, Digest, GateVerdict, VerdictOutcome
+from tacit.contracts import Digest
 from tacit.cycles import CycleRow, CycleState, LostCycleError
-from tacit.errors import TacitError, TrainingError
+from tacit.errors import TacitError, TrainingError, UnavailableError
 from tacit.learning import Learning
+from tacit.live_watch import PostDeployWatch
 from tacit.promotion import Promotion
-from tacit.stages import Stages, known
+from tacit.stages import Stages
 from trainer.update import StepMetrics
 
 logger = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
 
 
 class LoopObserver:
@@ -68,15 +67,15 @@ class OnlineLoop(Stages):
         self._stop = threading.Event()
         self._screens = screens
         self._screening: threading.Thread | None = None
-        self._learning = Learning(
-            self, on_step=self.observer.on_step, on_evaluation=self.observer.on_evaluation
-        )
+        self._watch = PostDeployWatch(self)
+        self._learning = Learning(self, on_step=self._on_step, on_evaluation=self._on_evaluation)
+        self._assessment = Assessment(self, wait=self._stop.wait, on_evaluation=self._on_evaluation)
         self._promotion = Promotion(self, wait=self._stop.wait)
         self._steps: dict[CycleState, Callable[[CycleRow], None]] = {
             CycleState.COLLECTING: self._collect,
             CycleState.TRAINING: self._learning.train,
             CycleState.EVALUATING: self._evaluate,
-            CycleState.AWAITING_DECISION: self._await_decision,
+            CycleState.AWAITING_DECISION: self._assessment.await_decision,
             CycleState.PROMOTING: self._promotion.advance,
         }
 
@@ -125,10 +124,18 @@ class OnlineLoop(Stages):
     # The cycle
 
     def run_forever(self) -> None:
-        """Run cycles until stopped; a failed one is followed by a pause that grows."""
+        """Run cycles until stopped; a failed one is followed by a pause that grows.
+
+        A database that is away is waited for, with the workers kept warm.
+        """
         failures = 0
         while not self._stop.is_set():
-            cycle = self.run_cycle()
+            try:
+                cycle = self.run_cycle()
+            except UnavailableError as error:  # the cycle goes on where the database has it
+                logger.warning("the loop waits: %s", error)
+                self._stop.wait(_RETRY_S)
+                continue
             failures = failures + 1 if cycle.state == CycleState.FAILED else 0
             if failures:
                 self._stop.wait(min(2.0**failures, 300.0))
@@ -145,6 +152,7 @@ class OnlineLoop(Stages):
         while not CycleState(cycle.state).terminal and not self._stop.is_set():
             before = cycle.state
             self.heads.follow()
+            self._watch.look()
             self._advance(cycle)
             cycle = self.cycles.get(cycle.cycle_id)
             if cycle.state != before:
@@ -172,6 +180,9 @@ class OnlineLoop(Stages):
             self._stop.wait(self.settings.loop.poll_s * attempts)
             return
         reason = str(error) if isinstance(error, TacitError) else f"{type(error).__name__}: {error}"
+        if cycle.release_id is not None:
+            self._promotion.take_back(cycle, reason)
+            return
         with self.database.session() as session:
             if cycle.batch_id is not None and hopeless:
                 self.events.set_aside(session, [cycle.batch_id], reason="failed_cycle")
@@ -194,70 +205,18 @@ class OnlineLoop(Stages):
         self._learning.seal(cycle)
 
     def _evaluate(self, cycle: CycleRow) -> None:
-        """Measure the candidate against champion and anchor, and let the gate judge the report."""
-        run_id = self.chronicle.open(cycle)
-        candidate = self.candidates.get(known(cycle.candidate_id))
-        gate_policy = load_gate_policy(self.settings.gatekeeper.gate_policy_path)
-        history = self.reports.history.of(self.policy)
-        report = self.evaluator.evaluate(
-            candidate,
-            champion=candidate.parent,
-            anchor=self.releases.anchor(self.policy),
-            suites=self.suites(),
-            learned=self.events.events_of(known(cycle.batch_id)),
-            calibrations=read_calibrations(self.settings.suites_path),
-            canaries=read_canaries(self.settings.suites_path),
-            tests=gate_policy.tests,
-            previous=history[-1] if history else None,
-            on_progress=self.observer.on_evaluation,
-        )
-        share = self.campaigns.current(self.policy).share(candidate, report, gate_policy)
-        verdict = judge(candidate, report, gate_policy, share=share)
-        self.chronicle.note_evidence(run_id, report, verdict, history)
-        with self.database.session() as session:
-            self.reports.add(session, report)
-            newer = candidate.candidate_id
-            self.gatekeeper.supersede(session, self.policy, by=f"candidate {newer}", but=newer)
-            self.gatekeeper.submit(session, candidate, verdict)
-            self.campaigns.spend(session, self.policy, candidate.candidate_id, share)
-            settled = self.gatekeeper.settle(session, candidate.candidate_id)
-            if settled is not None and settled.decision.outcome is DecisionOutcome.REJECTED:
-                self._reject(session, cycle, _failures(verdict), report_id=report.report_id)
-            else:
-                self.cycles.move(
-                    session, cycle, CycleState.AWAITING_DECISION, report_id=report.report_id
-                )
-
-    def _await_decision(self, cycle: CycleRow) -> None:
-        """Wait for a person; an approval that nobody gives in time is a rejection."""
-        candidate = self.candidates.get(known(cycle.candidate_id))
-        self.tag_decisions.look(candidate)
-        signed = self.gatekeeper.decision_on(candidate.digest())
-        if signed is None and candidate.parent != self.champion():
-            with self.database.session() as session:
-                serving = f"{self.champion()}, which serves now"
-                self.gatekeeper.supersede(session, self.policy, by=serving)
-            return
-        if signed is None:
-            self._stop.wait(self.settings.loop.poll_s)
-            return
-        decision = signed.decision
-        self.chronicle.note_decision(cycle, candidate.weights, decision)
-        with self.database.session() as session:
-            if decision.outcome is DecisionOutcome.APPROVED:
-                self.cycles.move(session, cycle, CycleState.PROMOTING)
-            else:
-                self._reject(session, cycle, f"{decision.decided_by}: {decision.reason}")
-
-    def _reject(
-        self, session: Session, cycle: CycleRow, reason: str, *, report_id: str | None = None
-    ) -> None:
-        # Feedback behind a rejected candidate waits for a person rather than for the next cycle.
-        self.events.set_aside(session, [known(cycle.batch_id)], reason="rejected_candidate")
-        fields = {} if report_id is None else {"report_id": report_id}
-        self.cycles.move(session, cycle, CycleState.REJECTED, reason=reason, **fields)
+        if not self._learning.give_up_overtaken(cycle):
+            self._assessment.evaluate(cycle)
 
     # What the steps need
+
+    def _on_step(self, step: StepMetrics) -> None:
+        self.observer.on_step(step)
+        self._watch.look()
+
+    def _on_evaluation(self, suite: str, done: int, total: int) -> None:
+        self.observer.on_evaluation(suite, done, total)
+        self._watch.look()
 
     def _close_last(self) -> None:
         """Close the MLflow run of the cycle that ended last, in this life of the loop or before."""
@@ -270,8 +229,3 @@ class OnlineLoop(Stages):
     def _screen(self, stream: Stream) -> None:
         Consumer(self.database, stream, self.settings).run(self._stop)
         stream.close()
-
-
-def _failures(verdict: GateVerdict) -> str:
-    rows = [row for row in verdict.criteria if row.outcome is VerdictOutcome.FAIL]
-    return "gate: " + "; ".join(f"{row.name}: {row.why}" for row in rows)

@@ -8,12 +8,14 @@ import httpx
 
 from collector.store import EventStore
 from deploy.release import ReleaseDesk
+from deploy.rollout import RolloutDesk
 from evaluator.store import ReportStore
 from gatekeeper.dossier import LoopStatus
 from tacit.config import Settings
 from tacit.contracts import Digest, EvalReport, PolicyCandidate, ScreenedEvent
 from tacit.cycles import CycleState, CycleStore
 from tacit.database import Database
+from tacit.errors import ConflictError
 from trainer.store import CandidateStore
 
 logger = logging.getLogger(__name__)
@@ -24,13 +26,20 @@ MLFLOW_TIMEOUT_S = 2.0
 class Overview:
     """Reads candidates, reports, events, cycles and releases for one policy line."""
 
-    def __init__(self, settings: Settings, database: Database, releases: ReleaseDesk) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        releases: ReleaseDesk,
+        rollouts: RolloutDesk,
+    ) -> None:
         self._settings = settings
         self._cycles = CycleStore(database)
         self._events = EventStore(database)
         self._candidates = CandidateStore(database)
         self._reports = ReportStore(database)
         self._releases = releases
+        self._rollouts = rollouts
 
     def candidate(self, candidate_id: str) -> PolicyCandidate:
         """The candidate. Raises NotFoundError."""
@@ -52,7 +61,10 @@ class Overview:
     def status(self) -> LoopStatus:
         """Where the loop stands now."""
         policy = self._settings.policy
-        cycle, release = self._cycles.latest(policy), self._releases.current(policy)
+        cycle, releases = self._cycles.latest(policy), self._releases.history(policy, limit=2)
+        rollout = self._rollout()
+        # During a rollout the newest is not yet what serves everybody.
+        release = next(iter(releases if rollout is None else releases[1:]), None)
         last = self._cycles.last_ended(policy)
         return LoopStatus(
             policy=policy,
@@ -66,8 +78,16 @@ class Overview:
             num_needed=self._settings.loop.min_events,
             release_id=None if release is None else release.release_id,
             weights=None if release is None else release.weights,
+            rollout=rollout,
             mlflow_url=self._settings.tracking_uri,
         )
+
+    def _rollout(self) -> str | None:
+        try:
+            found = self._rollouts.under_way(self._settings.policy)
+        except ConflictError as error:
+            return str(error)
+        return None if found is None else f"{found.release_id} at {found.step}"
 
 
 def _run_url(uri: str, run_id: str) -> str | None:

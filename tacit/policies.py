@@ -3,6 +3,7 @@
 Shared by trainer, evaluator and deploy so that all three see the same tokens for the same prompt.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest, Message
+from tacit.inference.decoder import Decoder, decoder_of
 from tacit.inference.engine import Inference
 from tacit.inference.greedy import Tokens
 from tacit.inference.outputs import ChoiceScores, Completion
@@ -34,6 +36,10 @@ __all__ = [
 
 # Bars of the library would tear those of whoever loads a policy.
 disable_progress_bar()
+# PEFT asks for it by a name that transformers gives up; who runs Tacit can do nothing about that.
+warnings.filterwarnings(
+    "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+)
 
 
 @dataclass
@@ -55,12 +61,22 @@ class Policy:
         return prompt_ids(self.tokenizer, prompt)
 
     @cached_property
+    def num_weights(self) -> int:
+        """Numbers that the model is made of; those that it uses twice count once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @cached_property
     def inference(self) -> Inference:
         """Generation and scoring over token ids."""
         tokenizer = self.tokenizer
         return Inference(
             self.model, pad_id=tokenizer.pad_token_id, eos_ids=(tokenizer.eos_token_id,)
         )
+
+    @cached_property
+    def decoder(self) -> Decoder | None:
+        """The model's forward pass for serving; None for a model of a shape that it lacks."""
+        return decoder_of(self.model)
 
     @cached_property
     def texts(self) -> Texts:

@@ -51,12 +51,13 @@ class Provenance:
     def of(self, about: str, *, source: str | None = None) -> dict[str, Any]:
         """What ``about`` came from or led to; an event's id comes before a subject's.
 
-        ``source`` narrows events and subjects to one product. Raises NotFoundError.
+        ``source`` narrows events and subjects to one product, of releases and candidates too.
+        Raises NotFoundError.
         """
         if about.startswith("r-"):
-            found = self._of_release(about)
+            found = self._of_release(about, source)
         elif about.startswith("c-"):
-            found = self._of_candidate(about)
+            found = self._of_candidate(about, source)
         else:
             found = None
         found = found or self._of_feedback(about, source)
@@ -75,7 +76,7 @@ class Provenance:
         releases = [release["release_id"] for release in found["releases"]]
         return [*ids, *filter(None, decisions), *releases]
 
-    def _of_release(self, release_id: str) -> dict[str, Any] | None:
+    def _of_release(self, release_id: str, source: str | None) -> dict[str, Any] | None:
         history = self._releases.history(self._policy, limit=MAX_RELEASES)
         release = next((r for r in history if r.release_id == release_id), None)
         if release is None:
@@ -83,9 +84,10 @@ class Provenance:
         taken_back = {later.rollback_of for later in history}
         state = state_of(release, newest=history[0], taken_back=taken_back)
         releases = [{"release_id": release_id, "state": state, "weights": release.weights}]
-        return self._back(self._candidates.lineage(release.weights), releases) | {"kind": "release"}
+        made = self._candidates.lineage(release.weights)
+        return self._back(made, releases, source) | {"kind": "release"}
 
-    def _of_candidate(self, candidate_id: str) -> dict[str, Any] | None:
+    def _of_candidate(self, candidate_id: str, source: str | None) -> dict[str, Any] | None:
         try:
             candidate = self._candidates.get(candidate_id)
         except NotFoundError:
@@ -94,12 +96,15 @@ class Provenance:
             return None
         made = [candidate, *self._candidates.lineage(candidate.parent)]
         releases = self._lineage.carriers({candidate.weights})
-        return self._back(made, releases) | {"kind": "candidate"}
+        return self._back(made, releases, source) | {"kind": "candidate"}
 
     def _back(
-        self, made: Sequence[PolicyCandidate], releases: list[dict[str, Any]]
+        self,
+        made: Sequence[PolicyCandidate],
+        releases: list[dict[str, Any]],
+        source: str | None,
     ) -> dict[str, Any]:
-        rows = self._events_in([candidate.batch_id for candidate in made])
+        rows = self._events_in([candidate.batch_id for candidate in made], source)
         counts = Counter(row.batch_id for row in rows)
         return {
             "candidates": [
@@ -155,12 +160,14 @@ class Provenance:
                     found.add(batch_id)
         return found
 
-    def _events_in(self, batch_ids: Sequence[str]) -> list[EventRow]:
+    def _events_in(self, batch_ids: Sequence[str], source: str | None) -> list[EventRow]:
         rows: list[EventRow] = []
         with self._database.reader() as session:
             for start in range(0, len(batch_ids), _IDS_A_QUERY):
                 some = batch_ids[start : start + _IDS_A_QUERY]
                 query = select(EventRow).where(EventRow.batch_id.in_(some))
+                if source is not None:
+                    query = query.where(EventRow.source == source)
                 rows += session.scalars(query.order_by(EventRow.sequence.desc()))
         return rows
 

@@ -26,6 +26,8 @@ def status_page(status: dict[str, Any]) -> Table:
         ended = f"{status['last_state']}  {status['last_reason'] or ''}"
         table.add_row("the cycle before", ended)
     table.add_row("serves", f"{status['release_id'] or '-'}  {(status['weights'] or '')[7:19]}")
+    if status["rollout"] is not None:
+        table.add_row("rolling out", status["rollout"])
     events = ", ".join(f"{count} {name}" for name, count in status["events"].items() if count)
     table.add_row("feedback", events or "none yet")
     table.add_row("MLflow", status["mlflow_url"] or "-")

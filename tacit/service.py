@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 import uvicorn
 from starlette.types import ASGIApp
 
-from tacit.config import Settings, settings_from_json
+from tacit.checkpoints import CheckpointStore
+from tacit.config import Settings, settings_from_json, suited
 from tacit.log import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _NICE = {"screening": 5, "loop": 5}
 """Nobody waits for these; where CPUs are scarce, those who are answered come first. The workers of
 a Ray that the loop starts are as nice as it is."""
+DRAIN_S = 10
+"""For answers that are under way when a server is told to end."""
 _SWITCH_S = 0.0001
 _GC_THRESHOLD = 50_000
 
@@ -66,11 +69,17 @@ def run_screening(settings: Settings) -> None:
 def run_loop(settings: Settings) -> None:
     """Run cycles until terminated; screening is a process of its own."""
     from tacit.loop import OnlineLoop
-    from tacit.start import first_policy
+    from tacit.start import line_begins_with
 
-    with OnlineLoop(settings, screens=False) as loop:
+    store = CheckpointStore(settings.checkpoints_path)
+    first = line_begins_with(settings, store)
+    num_weights = store.num_weights(first)
+    suitable = suited(settings, num_weights)
+    if suitable != settings:
+        logger.info("a policy of %s weights is trained with profile small", num_weights)
+    with OnlineLoop(suitable, screens=False) as loop:
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
-        loop.begin(lambda: first_policy(settings, loop.checkpoints), by="tacit up")
+        loop.begin(lambda: first, by="tacit up")
         loop.run_forever()
 
 
@@ -159,7 +168,7 @@ def _serve(app: ASGIApp, host: str, port: int) -> None:
         port=port,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=DRAIN_S,
     )
 
 

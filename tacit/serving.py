@@ -14,7 +14,7 @@ from tacit.config import Settings
 from tacit.database import Database
 from tacit.errors import UnavailableError
 from tacit.keys import KeyStore
-from tacit.signing import Verifier
+from tacit.signing import PUBLIC_NAME, Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def create_serving_app(settings: Settings) -> FastAPI:
         settings,
         db=database,
         store=CheckpointStore(settings.checkpoints_path),
-        verifier=Verifier.load(settings.keys_path / "signing.pub"),
+        verifier=Verifier.load(settings.signing_path / PUBLIC_NAME),
         keys=KeyStore(database),
         record=recorder.record,
         on_close=lambda: _close(recorder),

@@ -2,6 +2,8 @@
 
 from collector.store import EventStore
 from deploy.release import ReleaseDesk
+from deploy.rollout import RolloutDesk
+from deploy.wanted import wanted_of
 from evaluator.choose import VariantChooser
 from evaluator.evaluate import Evaluator
 from evaluator.harvest import harvest_suite, retention_suite
@@ -10,6 +12,7 @@ from evaluator.suites import load_suites
 from evaluator.workers import open_workers
 from gatekeeper.campaign import Campaigns
 from gatekeeper.decide import Gatekeeper
+from gatekeeper.key_entries import KeyEntries
 from gatekeeper.ledger import Ledger
 from gatekeeper.review_tokens import ReviewTokens
 from tacit.checkpoints import CheckpointStore
@@ -28,6 +31,8 @@ from trainer.store import BatchStore, CandidateStore
 from trainer.update import PolicyTrainer
 
 MAX_HOLDOUT_EVENTS = 10_000
+MAX_PROBED_EVENTS = 5_000
+"""Of earlier batches, that probes look at beside the one under way."""
 
 
 class Stages:
@@ -38,10 +43,10 @@ class Stages:
         self.policy = settings.policy
         self.database = Database(settings.resolved_database_url)
         self.database.migrate()
-        signer = Signer.load_or_create(settings.keys_path)
+        signer = Signer.load_or_create(settings.signing_path)
         self.checkpoints = CheckpointStore(settings.checkpoints_path)
         self.ledger = Ledger(self.database, signer)
-        self.campaigns = Campaigns(self.database, lock=self.ledger.lock, journal=self.ledger.append)
+        self.campaigns = Campaigns(self.database, self.ledger)
         self.cycles = CycleStore(self.database)
         self.events = EventStore(self.database)
         self.batches = BatchStore(self.database)
@@ -58,9 +63,8 @@ class Stages:
             settings.evaluator, self.checkpoints, self.database, open_policy=open_policy
         )
         self.gatekeeper = Gatekeeper(self.database, signer, self.ledger, settings.gatekeeper)
-        tokens = ReviewTokens(
-            self.gatekeeper, self.database, signer, self.ledger, KeyStore(self.database).holder
-        )
+        keys = KeyStore(self.database, vouch=KeyEntries(self.database, self.ledger).require)
+        tokens = ReviewTokens(self.gatekeeper, self.database, signer, self.ledger, keys.holder)
         self.releases = ReleaseDesk(
             self.database,
             self.checkpoints,
@@ -68,19 +72,24 @@ class Stages:
             self.ledger.append,
             clock=self.ledger.moment,
         )
+        self.rollouts = RolloutDesk(self.database, self.ledger.append, clock=self.ledger.moment)
         self.heads = HeadKeeper(HeadStore(settings.tracking_uri), self.ledger.signed_head)
         tracking = Tracking(settings.tracking_uri)
         self.chronicle = Chronicle(settings, tracking, self.cycles)
         self.tag_decisions = TagDecisions(tracking, tokens)
 
     def champion(self) -> Digest:
-        """Weights that should serve now. Raises ConflictError before the first release."""
-        current = self.releases.current(self.policy)
-        if current is None:
+        """Weights that should serve now; during a rollout those that all others are compared with.
+
+        Raises ConflictError before the first release, IntegrityError if it was altered.
+        """
+        with self.database.reader() as session:
+            wanted = wanted_of(session, self.policy)
+        if wanted is None:
             raise ConflictError(
                 "a first release", got="none", mend="Start with `tacit up --model PATH_OR_HUB_ID`."
             )
-        return current.weights
+        return self.releases.signed.weights(wanted.champion)
 
     def suites(self) -> list[Suite]:
         """All that candidates are asked: suites on disk, the hold-out, and what was learned."""
@@ -102,6 +111,11 @@ class Stages:
         )
         made = [suite for suite in (harvested, retained) if suite is not None]
         return [*load_suites(self.settings.suites_path), *made]
+
+    def taught_before(self, champion: Digest) -> list[ScreenedEvent]:
+        """Newest events of the batches that taught ``champion``, since the first release."""
+        batches = [made.batch_id for made in self.candidates.lineage(champion)]
+        return self.events.learned(self.policy, limit=MAX_PROBED_EVENTS, batch_ids=batches)
 
     def _promoted(self, champion: Digest, *, limit: int) -> dict[str, list[ScreenedEvent]]:
         """Batches that taught ``champion``, each with the newest of its events."""

@@ -4,8 +4,11 @@ import os
 import time
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from deploy.tables import ReleaseRow
+from gatekeeper.key_entries import KeyEntries
 from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings
@@ -16,47 +19,52 @@ from tacit.demo.helpdesk import helpdesk_world
 from tacit.demo.world import install_world
 from tacit.errors import ConfigError, NotAuthenticatedError, UnavailableError
 from tacit.keys import KeyStore, Scope
-from tacit.signing import Signer
+from tacit.signing import PRIVATE_NAME, PUBLIC_NAME, Signer
 
 PRODUCT_SOURCE = "product"
 _LOOK_S = 0.5
+_SIGNING_FILES = {"loop": (PRIVATE_NAME, PUBLIC_NAME), "serving": (PUBLIC_NAME,)}
+"""A loop that has got the public half alone need not wait: it can say what is wrong."""
 
 
 def prepare(settings: Settings) -> None:
     """Migrate the database and make the signing key and the first API keys; safe to repeat."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    # What products said waits in there unredacted.
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.resolved_database_url)
     database.migrate()
-    ledger = Ledger(database, Signer.load_or_create(settings.keys_path))
-    keys = KeyStore(database, journal=ledger.append)
+    ledger = Ledger(database, Signer.load_or_create(settings.signing_path))
+    entries = KeyEntries(database, ledger)
+    keys = KeyStore(database, journal=ledger.append, vouch=entries.require)
     ensure_key(keys, settings, "admin", {Scope.ADMIN})
     ensure_key(keys, settings, "product", {Scope.SEND}, source=PRODUCT_SOURCE)
     database.dispose()
 
 
-def wait_until_prepared(settings: Settings, *, timeout_s: float = 120.0) -> None:
-    """Return once :func:`prepare` was run, by whichever process does it.
+def wait_until_prepared(settings: Settings, role: str, *, timeout_s: float = 120.0) -> None:
+    """Return once there is what ``role`` needs of all that :func:`prepare` makes.
 
     Raises UnavailableError that says what is still missing after ``timeout_s``.
     """
     database = Database(settings.resolved_database_url)
     deadline = time.monotonic() + timeout_s
     try:
-        while missing := _missing(settings, database):
+        while missing := _missing(settings, role, database):
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"what `tacit run control` makes, within {timeout_s:g} s",
                     got=missing,
-                    mend="Start control; do all processes have the same home and database?",
+                    mend="Start control; do all have the same database, home and signing key?",
                 )
             time.sleep(_LOOK_S)
     finally:
         database.dispose()
 
 
-def _missing(settings: Settings, database: Database) -> str:
-    if not (settings.keys_path / "signing.pub").exists():
-        return f"no signing.pub in {settings.keys_path}"
+def _missing(settings: Settings, role: str, database: Database) -> str:
+    folder, names = settings.signing_path, _SIGNING_FILES.get(role, ())
+    if names and not any((folder / name).exists() for name in names):
+        return f"no {names[0]} in {folder}"
     try:
         current, newest = database.versions()
     except OperationalError as error:
@@ -81,6 +89,24 @@ def ensure_key(
     text = keys.create(name, scopes=scopes, source=source, policy=None)
     _write_secret(path, text)
     return text
+
+
+def line_begins_with(settings: Settings, store: CheckpointStore) -> Digest:
+    """The weights of the line's first release; where there is none yet, what it will be.
+
+    Raises what ``first_policy`` raises.
+    """
+    database = Database(settings.resolved_database_url)
+    try:
+        database.migrate()
+        first = select(ReleaseRow.weights).where(
+            ReleaseRow.policy == settings.policy, ReleaseRow.sequence == 0
+        )
+        with database.reader() as session:
+            weights = session.scalar(first)
+    finally:
+        database.dispose()
+    return weights or first_policy(settings, store)
 
 
 def first_policy(settings: Settings, store: CheckpointStore) -> Digest:

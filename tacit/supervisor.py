@@ -17,7 +17,7 @@ from types import TracebackType
 
 import httpx
 
-from tacit.config import Settings
+from tacit.config import Settings, settings_to_json
 from tacit.errors import UnavailableError
 from tacit.screening import is_screening
 
@@ -141,7 +141,7 @@ class Supervisor:
                 stderr=log_file,
             )
         assert process.stdin is not None
-        process.stdin.write(self.settings.model_dump_json().encode() + b"\n")
+        process.stdin.write(settings_to_json(self.settings).encode() + b"\n")
         process.stdin.flush()
         return _Child(role, process, time.monotonic(), restarts)
 

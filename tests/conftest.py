@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tacit.checkpoints import CheckpointStore
@@ -20,6 +21,10 @@ from tacit.database import Database
 # Tiny models are slower on two threads than on one, the more so on a busy machine. torch reads it
 # on import, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine may take any time over an example.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 OWN_THREADS = ("wal-", "tacit-")
 _ENDING_S = 2.0
@@ -76,16 +81,20 @@ def _migrated_sqlite() -> Path:
     return folder / "template.db"
 
 
+def as_postgres() -> list[str]:
+    """How a command of PostgreSQL's begins here: it refuses to run as root."""
+    return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL prefix of a PostgreSQL server of our own in a temporary folder."""
     if not (POSTGRES_BINARIES / "initdb").exists():
         skip_or_fail("expected PostgreSQL 15; apt-get install postgresql-15")
     folder = Path(tempfile.mkdtemp(prefix="tacit-pg-", dir="/tmp"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+    as_user = as_postgres()
+    if as_user:
         shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
     data, port = folder / "data", free_port()
     initdb = [*as_user, POSTGRES_BINARIES / "initdb", "-D", data, "-A", "trust", "-U", "tacit"]
     subprocess.run(initdb, check=True, capture_output=True, cwd="/")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from openai import OpenAI, OpenAIError
 
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of utterances done and the number of all."""
+
+Reaction = Literal["correction", "outcome", "rating"]
+"""Types of feedback that users send."""
 
 MAX_ANSWER_TOKENS = 24
 REQUEST_TIMEOUT_S = 30.0
@@ -152,22 +155,29 @@ class Product:
         return right, _react(feedback, answer, utterance, subject_id, rng.random())
 
 
+def reaction(*, right: bool, luck: float) -> Reaction | None:
+    """What a user sends about an answer; ``luck`` is uniform in [0, 1), None is silence."""
+    if not right and luck < 0.85:
+        return "correction"
+    if luck < (0.3 if right else 0.93):
+        return "outcome"
+    return "rating" if luck < (0.5 if right else 1.0) else None
+
+
 def _react(
     feedback: TacitClient, answer: Answer, utterance: Utterance, subject_id: str, luck: float
 ) -> str | None:
     """Send what this user would say; returns the type of feedback, None for silence."""
     about: dict[str, Any] = {"subject_id": subject_id}
     right = answer.text == utterance.answer
-    if not right and luck < 0.85:
+    said = reaction(right=right, luck=luck)
+    if said == "correction":
         feedback.correct(answer.interaction_id, utterance.answer, **about)
-        return "correction"
-    if luck < (0.3 if right else 0.93):
+    elif said == "outcome":
         feedback.outcome(answer.interaction_id, right, metric="resolved", **about)
-        return "outcome"
-    if luck < (0.5 if right else 1.0):
+    elif said == "rating":
         feedback.rate(answer.interaction_id, 1.0 if right else 0.0, **about)
-        return "rating"
-    return None
+    return said
 
 
 def _count(tally: ProductTally, right: bool | None, sent: str | None) -> None:

@@ -6,37 +6,19 @@ from pathlib import Path
 from tacit.config import Settings, load_settings
 from tacit.demo.world import World
 
-REHEARSAL = {
-    "helpdesk": [
-        "trainer.replay.share=0.5",
-        "trainer.kl_weight=1",
-        "trainer.lora.train_embeddings=true",
-    ],
-    "clinc150": [
-        "trainer.replay.share=0.7",
-        "trainer.kl_weight=4",
-        "trainer.lora.train_embeddings=true",
-    ],
-}
-"""More than the defaults: a policy this small learns a third of its world anew in one batch.
-
-Real utterances of 150 intents overlap more than generated ones: with a share of 0.3 the old intents
-lose seven points, and the gate turns the candidate away.
-"""
-
 
 def demo_settings(world: World, home: Path) -> Settings:
-    """The defaults, but for places, for when a cycle starts and for how much is rehearsed."""
+    """What a service of this policy gets by itself, but for places and for when a cycle starts."""
     control, serving, mlflow = _free_ports(3)
     return load_settings(
         home=home,
+        profile="small",
         overrides=[
             f"collector.port={control}",
             f"deploy.port={serving}",
             f"tracking.port={mlflow}",
             "loop.min_events=200",
             f"loop.max_events={max(4_096, len(world.new_stream))}",
-            *REHEARSAL.get(world.name, REHEARSAL["helpdesk"]),
         ],
     )
 

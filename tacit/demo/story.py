@@ -20,6 +20,7 @@ import httpx
 from rich.console import Console
 from rich.rule import Rule
 
+from gatekeeper.ledger import Ledger
 from tacit.checkpoints import CheckpointStore
 from tacit.config import Settings, with_overrides
 from tacit.contracts import Digest, EventStatus, VerdictOutcome
@@ -40,6 +41,7 @@ from tacit.loop import OnlineLoop
 from tacit.progress import Bars, LoopBars
 from tacit.remote import Remote
 from tacit.render import candidate_page
+from tacit.signing import Signer
 from tacit.start import base_cache, ensure_key, prepare
 from tacit.supervisor import Supervisor
 
@@ -140,7 +142,8 @@ def _set_the_stage(
     certain = reliable(store, base, world.safety, min_probability=CERTAIN)
     install_world(world, settings, non_negotiable=certain)
     database = Database(settings.resolved_database_url)
-    keys = KeyStore(database)
+    ledger = Ledger(database, Signer.load_or_create(settings.signing_path))
+    keys = KeyStore(database, journal=ledger.append)
     stage = Stage(
         settings=settings,
         world=world,

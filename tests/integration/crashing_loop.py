@@ -1,6 +1,6 @@
 """A loop that lives again and again, in a process each, and kills itself where it is told to.
 
-    python -m tests.integration.crashing_loop HOME WHERE...
+    python -m tests.integration.crashing_loop HOME WHERE [HOME WHERE]...
 
 WHERE is a state (killed with SIGKILL on reaching it), ``mid-training``, ``mid-evaluation``, or
 ``end`` for a life without a crash. A reviewer of its own approves what waits. Prints how each life
@@ -87,6 +87,7 @@ def _trains(loop: OnlineLoop, where: str) -> bool:
 
 def _live(home: Path, where: str) -> None:
     """One cycle to its end, or to the crash."""
+    os.chdir(home)  # where MLflow without a server puts artifacts
     loop = OnlineLoop(crash_settings(home), observer=Crash(where))
     if not _trains(loop, where):
         loop.trainer.start = lambda: None  # type: ignore[method-assign]  # Ray takes seconds
@@ -107,12 +108,11 @@ def _tell(line: str) -> None:
 
 def main() -> None:
     """All lives, one after the other."""
-    home = Path(sys.argv[1])
-    os.chdir(home)  # where MLflow without a server puts artifacts
-    for where in sys.argv[2:]:
+    homes, places = sys.argv[1::2], sys.argv[2::2]
+    for home, where in zip(homes, places, strict=True):
         child = os.fork()
         if not child:
-            _live(home, where)
+            _live(Path(home), where)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):

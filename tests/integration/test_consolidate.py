@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from collector.streams import open_stream
 from tacit.cli import app
 from tacit.config import Settings, with_overrides
 from tacit.consolidation import ConsolidationDesk
-from tacit.contracts import PolicyCandidate, short
+from tacit.contracts import PolicyCandidate, ScreenedEvent, short
 from tacit.control import create_control
 from tacit.cycles import CycleRow, CycleState
 from tacit.errors import ConflictError
@@ -154,7 +154,7 @@ def test_adapters_are_folded_through_the_whole_gate(settings: Settings) -> None:
         assert len(asked) == 1
         assert not loop.ledger.verify().problems
         see_through(loop, learned, whole)
-        rebuilt(loop, whole)
+        rebuilt_from_record(loop, whole)
 
         screen(settings, loop, *range(24, 36))
         _, following = promoted(loop)
@@ -174,13 +174,15 @@ def see_through(loop: OnlineLoop, learned: list[PolicyCandidate], whole: PolicyC
         assert found["releases"][0]["release_id"] == newest.release_id
 
 
-def rebuilt(loop: OnlineLoop, whole: PolicyCandidate) -> None:
+def rebuilt_from_record(
+    loop: OnlineLoop, made: PolicyCandidate, events: Sequence[ScreenedEvent] = ()
+) -> None:
     """The same bytes again from what is recorded."""
-    batch, replay = loop.batches.get(whole.batch_id)
+    batch, replay = loop.batches.get(made.batch_id)
     found = reproduce(
-        whole,
+        made,
         batch,
-        [],
+        events,
         replay,
         store=loop.checkpoints,
         on_step=lambda _: None,

@@ -29,6 +29,7 @@ from tacit.database import Database
 from tests.builders import interaction, user
 from tests.conftest import _initialized_mlflow as initialized_mlflow
 from tests.integration.crashing_loop import crash_settings
+from tests.integration.scenes import GATE
 from trainer.tables import BatchRow, CandidateRow
 
 PLACES = [
@@ -40,11 +41,6 @@ PLACES = [
     CycleState.AWAITING_DECISION,
     CycleState.PROMOTING,
 ]
-GATE = """\
-version: 1
-criteria:
-  - {name: evidence, type: required, kinds: [regression], min_items: 1}
-"""
 
 
 def _home(folder: Path) -> Path:
@@ -81,10 +77,11 @@ def _event(number: int) -> FeedbackEvent:
     )
 
 
-def _live(home: Path, *places: str) -> list[str]:
-    """One life for each of ``places``, as ``crashing_loop`` has it; how each ended."""
+def _live(*lives: tuple[Path, str]) -> list[str]:
+    """One life for each home and place, as ``crashing_loop`` has it; how each ended."""
+    words = [str(word) for life in lives for word in life]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.crashing_loop", str(home), *places],
+        [sys.executable, "-m", "tests.integration.crashing_loop", *words],
         capture_output=True,
         text=True,
         timeout=800,
@@ -92,7 +89,7 @@ def _live(home: Path, *places: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     ends = done.stdout.splitlines()
-    assert len(ends) == len(places), (ends, done.stderr[-2000:])
+    assert len(ends) == len(lives), (ends, done.stderr[-2000:])
     return ends
 
 
@@ -110,9 +107,10 @@ def test_killed_in_every_state_the_loop_ends_where_an_undisturbed_one_does(
     homes: tuple[Path, Path],
 ) -> None:
     crashed, calm = homes
-    *deaths, end = _live(crashed, *PLACES, "end")
+    lives = [(crashed, place) for place in PLACES]
+    *deaths, end, calm_end = _live(*lives, (crashed, "end"), (calm, "end"))
     assert dict(zip(PLACES, deaths, strict=True)) == dict.fromkeys(PLACES, str(int(signal.SIGKILL)))
-    assert end.split() == _live(calm, "end")[0].split() == ["promoted"]
+    assert end.split() == calm_end.split() == ["promoted"]
     assert _outcome(crashed) == _outcome(calm)
 
 

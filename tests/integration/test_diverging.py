@@ -16,6 +16,7 @@ from tests.integration.test_crashes import _home as home_with_events
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("cluster"),  # which saves each loop its own
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings(
         "ignore::FutureWarning",

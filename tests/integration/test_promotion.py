@@ -1,30 +1,27 @@
 """From a decision to what serves: every way a promotion can end. No workers are needed for it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from safetensors.torch import load_file, save_file
 
 from deploy.tables import ReplicaRow
 from gatekeeper.audit import open_head
-from gatekeeper.gate import judge
-from gatekeeper.policy import load_gate_policy
 from gatekeeper.review_tokens import ReviewTokens
-from tacit.checkpoints import MANIFEST_NAME
 from tacit.config import load_settings
-from tacit.contracts import DecisionOutcome, PolicyCandidate, utc_now
-from tacit.cycles import CycleState
+from tacit.contracts import DecisionOutcome, utc_now
+from tacit.cycles import CycleRow, CycleState
+from tacit.errors import UnavailableError
 from tacit.heads import HeadStore
 from tacit.keys import KeyStore, Scope
 from tacit.loop import OnlineLoop
+from tacit.promotion import REPLICA_ALIVE
 from tacit.signing import Signer
 from tacit.tracking import Alias
 from tests import builders
-from tests.integration.test_crashes import GATE
-from trainer.seal import seal_batch
+from tests.integration.scenes import GATE, decide, waiting_candidate
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 RELEASE = "r-default-1"
@@ -50,50 +47,7 @@ def loop(tmp_path: Path, mlflow_uri: str) -> Iterator[OnlineLoop]:
     made.database.dispose()
 
 
-def _waiting_candidate(loop: OnlineLoop, folder: Path, *, change: float = 1.0) -> PolicyCandidate:
-    """Take a cycle to ``awaiting_decision`` with a candidate that differs in one weight."""
-    champion = loop.releases.anchor(loop.policy)
-    files = shutil.copytree(loop.checkpoints.path(champion), folder / "candidate")
-    (files / MANIFEST_NAME).unlink()
-    weights = load_file(files / "model.safetensors")
-    next(iter(weights.values())).view(-1)[0] += change
-    save_file(weights, files / "model.safetensors", metadata={"format": "pt"})
-    events = [builders.screened()]
-    batch = seal_batch(
-        events,
-        policy=loop.policy,
-        parent=champion,
-        replay=[],
-        watermark={},
-        sealed_at=builders.MOMENT,
-    )
-    candidate = builders.candidate(
-        weights=loop.checkpoints.put(files), parent=champion, batch_digest=batch.digest()
-    )
-    report = builders.report(candidate, anchor=champion)
-    gate_policy = load_gate_policy(loop.settings.gatekeeper.gate_policy_path)
-    cycle = loop.cycles.resume_or_open(loop.policy)
-    with loop.database.session() as session:
-        loop.batches.add(session, batch, [])
-        loop.candidates.add(session, candidate)
-        loop.reports.add(session, report)
-        loop.gatekeeper.submit(session, candidate, judge(candidate, report, gate_policy))
-        loop.cycles.move(
-            session,
-            cycle,
-            CycleState.AWAITING_DECISION,
-            batch_id=batch.batch_id,
-            candidate_id=candidate.candidate_id,
-            report_id=report.report_id,
-        )
-    return candidate
-
-
-def _decide(loop: OnlineLoop, candidate: PolicyCandidate, outcome: DecisionOutcome) -> None:
-    loop.gatekeeper.decide(candidate.candidate_id, outcome, by="ada", reason="seen it")
-
-
-def _replica(loop: OnlineLoop, **fields: str) -> None:
+def _replica(loop: OnlineLoop, **fields: Any) -> None:
     with loop.database.session() as session:
         row = {"replica_id": "one", "policy": loop.policy, "seen_at": utc_now(), **fields}
         session.merge(ReplicaRow(**row))
@@ -103,8 +57,8 @@ def _replica(loop: OnlineLoop, **fields: str) -> None:
 def test_approved_and_loaded_is_promoted(
     loop: OnlineLoop, tmp_path: Path, replica: dict[str, str]
 ) -> None:
-    candidate = _waiting_candidate(loop, tmp_path)
-    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.APPROVED)
     if replica:
         _replica(loop, **replica)
     cycle = loop.run_cycle()
@@ -123,8 +77,8 @@ def test_approved_and_loaded_is_promoted(
 def test_what_serving_does_not_take_is_taken_back(
     loop: OnlineLoop, tmp_path: Path, replica: dict[str, str], reason: str
 ) -> None:
-    candidate = _waiting_candidate(loop, tmp_path)
-    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.APPROVED)
     _replica(loop, **replica)
     cycle = loop.run_cycle()
     assert cycle.state == CycleState.FAILED
@@ -135,16 +89,53 @@ def test_what_serving_does_not_take_is_taken_back(
     assert current.rollback_of == RELEASE
 
 
+def test_a_replica_that_was_killed_holds_up_no_promotion(loop: OnlineLoop, tmp_path: Path) -> None:
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.APPROVED)
+    _replica(loop, replica_id="alive", serving=RELEASE)
+    _replica(loop, replica_id="killed", serving="r-default-0", seen_at=utc_now() - REPLICA_ALIVE)
+    assert loop.run_cycle().state == CycleState.PROMOTED
+
+
+def test_a_database_that_is_away_is_waited_for(
+    loop: OnlineLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.APPROVED)
+    _replica(loop, serving=RELEASE)
+    monkeypatch.setattr("tacit.loop._RETRY_S", 0.01)
+    get, advance, num_refused = loop.cycles.get, loop._advance, 0
+
+    def away(cycle_id: str) -> CycleRow:
+        nonlocal num_refused
+        if num_refused < 3:
+            num_refused += 1
+            raise UnavailableError("a database that answers", got="none")
+        return get(cycle_id)
+
+    def until_promoted(cycle: CycleRow) -> None:
+        advance(cycle)
+        if loop.cycles.last_ended(loop.policy) is not None:
+            loop.stop()
+
+    monkeypatch.setattr(loop.cycles, "get", away)
+    monkeypatch.setattr(loop, "_advance", until_promoted)
+    loop.run_forever()
+    ended = loop.cycles.last_ended(loop.policy)
+    assert ended is not None
+    assert (ended.state, ended.attempts, num_refused) == (CycleState.PROMOTED, 0, 3)
+
+
 def test_a_persons_no_ends_the_cycle(loop: OnlineLoop, tmp_path: Path) -> None:
-    candidate = _waiting_candidate(loop, tmp_path)
-    _decide(loop, candidate, DecisionOutcome.REJECTED)
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.REJECTED)
     cycle = loop.run_cycle()
     assert (cycle.state, cycle.reason) == (CycleState.REJECTED, "ada: seen it")
     assert loop.releases.current(loop.policy) == loop.releases.history(loop.policy)[-1]
 
 
 def test_without_a_decision_nothing_moves(loop: OnlineLoop, tmp_path: Path) -> None:
-    _waiting_candidate(loop, tmp_path)
+    waiting_candidate(loop, tmp_path)
     loop.stop()
     assert loop.run_cycle().state == CycleState.AWAITING_DECISION
 
@@ -152,8 +143,8 @@ def test_without_a_decision_nothing_moves(loop: OnlineLoop, tmp_path: Path) -> N
 def test_a_report_swapped_after_the_verdict_is_not_promoted(
     loop: OnlineLoop, tmp_path: Path
 ) -> None:
-    candidate = _waiting_candidate(loop, tmp_path)
-    _decide(loop, candidate, DecisionOutcome.APPROVED)
+    candidate = waiting_candidate(loop, tmp_path)
+    decide(loop, candidate, DecisionOutcome.APPROVED)
     with loop.database.session() as session:
         better = builders.report(candidate, errors=("made up",)).model_dump_json()
         session.connection().exec_driver_sql("UPDATE reports SET payload = ?", (better,))
@@ -167,14 +158,14 @@ def test_a_report_swapped_after_the_verdict_is_not_promoted(
 def test_candidate_is_superseded_when_another_release_overtakes_it(
     loop: OnlineLoop, tmp_path: Path
 ) -> None:
-    first = _waiting_candidate(loop, tmp_path / "first")
+    first = waiting_candidate(loop, tmp_path / "first")
     cycle = loop.cycles.resume_or_open(loop.policy)
-    _decide(loop, first, DecisionOutcome.APPROVED)
+    decide(loop, first, DecisionOutcome.APPROVED)
     signed = loop.gatekeeper.decision_on(first.digest())
     assert signed is not None
     batch, _ = loop.batches.get(str(cycle.batch_id))
     report = loop.reports.get(str(cycle.report_id))
-    second = _waiting_candidate(loop, tmp_path / "second", change=2.0)
+    second = waiting_candidate(loop, tmp_path / "second", change=2.0)
     with loop.database.session() as session:
         loop.releases.promote(session, first, report, batch, signed.envelope, by="ada")
     ended = loop.run_cycle()
@@ -188,10 +179,10 @@ def test_candidate_is_superseded_when_another_release_overtakes_it(
 def test_token_in_a_tag_promotes_and_mlflow_has_the_decision_and_the_ledgers_head(
     loop: OnlineLoop, tmp_path: Path
 ) -> None:
-    candidate = _waiting_candidate(loop, tmp_path)
+    candidate = waiting_candidate(loop, tmp_path)
     tracking = loop.chronicle.tracking
     version = tracking.register(loop.policy, candidate.weights)
-    keys = KeyStore(loop.database)
+    keys = KeyStore(loop.database, journal=loop.ledger.append)
     ada = keys.authenticate(keys.create("ada", scopes={Scope.REVIEW}))
     signer = Signer.load_or_create(loop.settings.keys_path)
     tokens = ReviewTokens(loop.gatekeeper, loop.database, signer, loop.ledger, keys.holder)

@@ -1,7 +1,9 @@
 """Database, keys, signing and checkpoints hold what their docstrings promise."""
 
+import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -87,6 +89,32 @@ def test_envelope_of_another_key_does_not_open(tmp_path: Path) -> None:
         mine.open(Signer.load_or_create(tmp_path / "b").seal({"a": 1}))
 
 
+def test_signing_key_from_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Signer.load_or_create(tmp_path)
+
+    def refuse(path: Path, _: bytes) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    for _ in range(2):
+        assert Signer.load_or_create(tmp_path).public_pem() == made.public_pem()
+        (tmp_path / "signing.pub").unlink(missing_ok=True)  # the key alone signs too
+    (tmp_path / "signing.pub").write_text("another key")
+    with pytest.raises(IntegrityError, match="that of another key"):
+        Signer.load_or_create(tmp_path)
+
+
+def test_signing_key_that_cannot_be_made_or_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IntegrityError, match="`tacit keys signing FOLDER` makes one"):
+        Signer.load_or_create(tmp_path / "file" / "keys")
+    (tmp_path / "signing.pem").write_text("half a key")
+    with pytest.raises(IntegrityError, match=r"an Ed25519 private key in .*signing\.pem"):
+        Signer.load_or_create(tmp_path)
+
+
 def test_store_finds_every_kind_of_tampering(store: CheckpointStore) -> None:
     digest = tiny_checkpoint(store)
     store.verify(digest)
@@ -99,6 +127,16 @@ def test_store_finds_every_kind_of_tampering(store: CheckpointStore) -> None:
     (store.path(digest) / "extra.py").write_text("x")
     with pytest.raises(IntegrityError, match=r"extra\.py"):
         store.verify(digest)
+
+
+def test_store_counts_the_weights_that_a_policy_stands_on(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    digest = tiny_checkpoint(store)
+    assert store.num_weights(digest) == load_policy(store, digest).num_weights
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert store.num_weights(store.put(tmp_path, base=digest)) == store.num_weights(digest)
+    assert store.num_weights(store.put(tmp_path)) == 0
 
 
 def test_policy_generates_the_same_alone_and_in_a_batch(store: CheckpointStore) -> None:

@@ -101,6 +101,12 @@ def test_candidate_looks_both_ways(story: Story) -> None:
     assert [row["release_id"] for row in found["releases"]] == ["r-default-2", "r-default-1"]
 
 
+def test_one_source_is_told_of_its_own_events_alone(story: Story) -> None:
+    for about in ("r-default-2", story.made["w-1"]):
+        assert story.about(about, source="shop")["events"] == []
+        assert keys_of(story.about(about, source="helpdesk")) == keys_of(story.about(about))
+
+
 @pytest.mark.parametrize("name", ["e-1", "helpdesk/e-1"])
 def test_event_names_every_candidate_and_release_it_reached(story: Story, name: str) -> None:
     found = story.about(name)
