@@ -1,0 +1,367 @@
+"""benchmarks.learning: the simulation is what it says, figures are right, and all arms run."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.learning import cell as cells
+from benchmarks.learning.arms import ARMS, CEILING, DEFAULT
+from benchmarks.learning.cell import Cell, Sizes, run_cell
+from benchmarks.learning.feedback import Users
+from benchmarks.learning.measure import BaseView, accuracy, backward_transfer, flips, sample
+from benchmarks.learning.plan import chosen_cells, full_cells, quick_cells
+from benchmarks.learning.probes import Row
+from benchmarks.learning.rows import append_row, current, missing, read_rows
+from benchmarks.learning.summary import by_arm, dominating, interval, promised
+from benchmarks.learning.traffic import make_traffic
+from benchmarks.learning.variants import VARIANTS, Variant
+from benchmarks.learning.world import REFUSAL, learning_world, neighbours, with_refusals
+from tacit.checkpoints import CheckpointStore
+from tacit.contracts import Correction, FeedbackEvent, Outcome, sha256_digest
+from tacit.demo.clinc import clinc_world
+from tacit.demo.world import Utterance, World
+from tacit.inference.outputs import Completion
+from tacit.policies import load_policy
+from tests.builders import tiny_checkpoint
+from tests.tacit.demo.clinc_data import made_up, write
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
+
+
+def utterances(name: str, intents: range, each: int) -> tuple[Utterance, ...]:
+    """Texts that no two of are near-duplicates."""
+    return tuple(
+        Utterance(sha256_digest(f"{name} {n} {i}".encode())[-24:], f"intent {i}")
+        for n in range(each)
+        for i in intents
+    )
+
+
+OLD, NEW = range(3), range(10, 20)
+TOY = World(
+    name="helpdesk",
+    old_train=utterances("taught", OLD, 4),
+    old_validation=utterances("kept", OLD, 2),
+    old_test=utterances("asked", OLD, 3),
+    new_stream=utterances("streamed", NEW, 30),
+    new_test=utterances("new", NEW, 2),
+    safety=(Utterance("who is there", REFUSAL),),
+)
+KL = "trainer.kl_weight=4"
+SMALL = Sizes(
+    num_rounds=1,
+    per_round=6,
+    probed={"new": 3, "old": 3, "refusals": 1},
+    num_suite_items=3,
+    num_kl_items=2,
+)
+
+
+def saying(text: str, number: int) -> list[Completion]:
+    return [Completion(text, (1,), (-0.1,), 3, "stop")] * number
+
+
+def sent(variant: Variant, *, said: str, number: int = 1_000) -> list[FeedbackEvent]:
+    asked = [Utterance(f"question {n}", "right") for n in range(number)]
+    users = Users(variant, ["right", "wrong", "worse"], seed=0)
+    return users.react(asked, saying(said, number), version="default@0")
+
+
+def kinds(events: list[FeedbackEvent]) -> Counter[str]:
+    return Counter(event.feedback.type for event in events)
+
+
+def test_users_react_as_the_demos_product() -> None:
+    of_wrong, of_right = (kinds(sent(Variant(), said=said)) for said in ("worse", "right"))
+
+    assert of_wrong["correction"] / 1_000 == pytest.approx(0.85, abs=0.03)
+    assert sum(of_wrong.values()) == 1_000
+    assert of_right["outcome"] / 1_000 == pytest.approx(0.3, abs=0.05)
+    assert of_right["rating"] / 1_000 == pytest.approx(0.2, abs=0.05)
+
+
+def test_noise_is_the_share_of_feedback_that_is_wrong() -> None:
+    said_wrong = [e.feedback for e in sent(VARIANTS["noise-0.3"], said="worse")]
+    said_right = [e.feedback for e in sent(VARIANTS["noise-0.3"], said="right")]
+
+    corrected = [f for f in said_wrong if isinstance(f, Correction)]
+    judged = [f for f in said_right if isinstance(f, Outcome)]
+    assert sum(f.completion != "right" for f in corrected) / len(corrected) == pytest.approx(
+        0.3, abs=0.05
+    )
+    assert sum(f.value is False for f in judged) / len(judged) == pytest.approx(0.3, abs=0.08)
+    clean = [e.feedback for e in sent(Variant(), said="worse")]
+    assert all(f.completion == "right" for f in clean if isinstance(f, Correction))
+
+
+def test_variants_of_one_kind_send_nothing_else() -> None:
+    assert kinds(sent(VARIANTS["corrections"], said="worse")).keys() == {"correction"}
+    assert not sent(VARIANTS["corrections"], said="right")
+    assert kinds(sent(VARIANTS["outcomes"], said="worse")) == {"outcome": 1_000}
+
+
+def test_feedback_carries_what_the_policy_thought_of_its_answer() -> None:
+    (event, *_) = sent(Variant(), said="worse", number=20)
+
+    assert event.interaction is not None
+    assert event.interaction.completion_ids == (1,)
+    assert event.interaction.logprobs == (-0.1,)
+    assert event.interaction.sampling is not None
+
+
+def test_traffic_brings_intents_round_by_round_and_asks_nothing_twice() -> None:
+    traffic = make_traffic(TOY, num_rounds=5, per_round=10)
+
+    asked = [u for each in traffic.rounds for u in each]
+    assert len({u.text for u in asked}) == len(asked) == 50
+    assert Counter(traffic.arrival.values()) == dict.fromkeys(range(1, 6), 2)
+    for number, each in enumerate(traffic.rounds, start=1):
+        assert all(traffic.arrival[u.answer] <= number for u in each)
+        arriving = sum(traffic.arrival[u.answer] == number for u in each)
+        assert arriving == (10 if number == 1 else 6)
+
+
+def test_an_overturned_rule_has_one_right_answer_before_the_turn_and_another_after() -> None:
+    traffic = make_traffic(TOY, num_rounds=4, per_round=10, num_overturned=2)
+    plain = make_traffic(TOY, num_rounds=4, per_round=10)
+
+    first = {u.text: u.answer for u in TOY.new_stream}
+    changed = set(traffic.overturned)
+    assert len(changed) == 2
+    for number, each in enumerate(traffic.rounds, start=1):
+        about = [u for u in each if first[u.text] in changed]
+        right = {u.answer for u in about}
+        if number < traffic.turn:
+            assert right <= changed
+        else:
+            assert right <= set(traffic.overturned.values())
+        assert not about or number != traffic.turn or len(about) >= 2
+    others = [[u for u in each if u.answer not in changed] for each in plain.rounds]
+    assert [len([u for u in each if first[u.text] not in changed]) for each in traffic.rounds] == [
+        len(each) for each in others
+    ]
+
+
+def test_however_much_is_asked_an_overturned_rule_is_asked_about_afterwards() -> None:
+    traffic = make_traffic(TOY, num_rounds=4, per_round=200, num_overturned=2)
+    first = {u.text: u.answer for u in TOY.new_stream}
+    numbers = [
+        Counter(first[u.text] for u in each if first[u.text] in traffic.overturned)
+        for each in traffic.rounds
+    ]
+    for intent in traffic.overturned:
+        assert sum(number[intent] for number in numbers[: traffic.turn - 1]) == 15
+        assert sum(number[intent] for number in numbers) == 30
+
+
+def test_refusals_are_taught_and_others_are_measured(tmp_path: Path) -> None:
+    data = {**made_up(), "oos_val": [["asked 1", "oos"]], "oos_test": [["unheard of", "oos"]]}
+    data["oos_train"].append(["unheard of", "oos"])
+    path = write(tmp_path, data)
+
+    world = with_refusals(clinc_world(path, num_old=4, num_new=2), path)
+
+    assert [u.text for u in world.safety] == ["unheard of"]
+    refused = [u.text for u in world.old_train if u.answer == REFUSAL]
+    assert refused == ["what is love", "asked 1"]
+
+
+def test_neighbours_are_old_intents_of_the_same_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACIT_CLINC150", str(tmp_path))
+    write(tmp_path, made_up())
+    domains = {"one": ["intent_10", "intent_0"], "two": ["intent_1", "intent_11"]}
+    (tmp_path / "domains.json").write_text(json.dumps(domains))
+    world = World("clinc150", (), (), TOY.old_test, (), ())
+
+    assert neighbours(world, ["intent 10"]) == {"intent 0"}
+    assert neighbours(TOY, ["intent 10"]) == {"intent 0", "intent 1", "intent 2"}
+
+
+def test_without_the_data_set_the_world_is_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACIT_CLINC150", str(tmp_path))
+
+    assert learning_world(0).name == "helpdesk"
+
+
+def test_backward_transfer_is_the_mean_change_since_arrival() -> None:
+    history = [{1: 0.9}, {1: 0.8, 2: 1.0}, {1: 0.6, 2: 0.9, 3: 0.5}]
+
+    assert backward_transfer(history[:1]) is None
+    assert backward_transfer(history[:2]) == pytest.approx(-0.1)
+    assert backward_transfer(history) == pytest.approx((-0.3 - 0.1) / 2)
+
+
+def test_accuracy_and_flips() -> None:
+    asked = [Utterance("a", "x"), Utterance("b", "y")]
+
+    assert accuracy(asked, ["x", "x"], lambda u: u.answer) == 0.5
+    assert accuracy(asked, ["z", "z"], lambda _: "z") == 1
+    assert math.isnan(accuracy([], [], lambda u: u.answer))
+    assert flips([True, True, False, False], [True, False, True, False]) == 0.25
+
+
+def test_samples_are_the_same_every_time_and_in_order() -> None:
+    whole = {"old": TOY.old_test}
+
+    found = sample(whole, {"old": 4})["old"]
+
+    assert found == sample(whole, {"old": 4})["old"]
+    assert [u for u in TOY.old_test if u in found] == list(found)
+    assert len(found) == 4
+    assert sample(whole, {"old": 100}) == whole
+
+
+def test_distance_to_the_base_is_zero_for_the_base_and_grows(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    base, moved = (load_policy(store, tiny_checkpoint(store)) for _ in range(2))
+    view = BaseView.of(base, TOY.old_test[:3])
+    with torch.no_grad():
+        moved.model.get_input_embeddings().weight.mul_(1.5)
+
+    assert view.kl(base) == 0
+    assert view.kl(moved) > 0
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world of a few utterances and a tiny random base."""
+    monkeypatch.setattr(cells, "learning_world", lambda seed: TOY)
+    monkeypatch.setattr(cells, "base_policy", lambda world, store, *, seed: tiny_checkpoint(store))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.usefixtures("toy")
+def test_every_arm_runs_a_round(arm: str) -> None:
+    row = run_cell(Cell(arm, "mixed", 0), SMALL)
+
+    assert json.loads(json.dumps(row))["cell"] == {
+        "arm": arm,
+        "variant": "mixed",
+        "seed": 0,
+        "overrides": [],
+    }
+    last = row["rounds"][-1]
+    assert last["round"] == (0 if arm == "frozen" else 1)
+    if arm == "frozen":
+        assert last["kl_to_base"] == 0
+    elif arm == "sdpo":  # a random policy never samples a success
+        assert "success" in last["update"]["failed"]
+    else:
+        assert last["kl_to_base"] > 0
+    if arm not in ("frozen", CEILING):
+        assert row["num_events"] == last["update"]["num_events"] > 0
+
+
+@pytest.mark.usefixtures("toy")
+def test_delayed_feedback_arrives_rounds_later_and_all_of_it() -> None:
+    row = run_cell(Cell("lora", "delayed", 0), SMALL)
+
+    updates = [each["update"] for each in row["rounds"][1:]]
+    assert updates[:2] == [None, None]
+    assert updates[2]["num_events"] == row["num_events"] > 0
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_cell_is_measured_where_rules_are_overturned() -> None:
+    row = run_cell(Cell("lora", "overturned", 0), SMALL)
+
+    assert row["turn"] == 1
+    assert row["final"].keys() >= {"overturned", "overturned_stale", "neighbours"}
+
+
+def finished(arm: str, variant: str = "mixed", seed: int = 0, **final: float) -> Row:
+    cell = {"arm": arm, "variant": variant, "seed": seed, "overrides": []}
+    rounds = [{"neighbours": 0.9}, {"neighbours": 0.8}]
+    return {"cell": cell, "config_digest": "d", "turn": 2, "rounds": rounds, "final": final}
+
+
+def test_a_run_that_was_cut_off_does_only_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "cells.jsonl"
+    append_row(path, finished("tacit", new=1 / 3))
+    with path.open("a") as file:
+        file.write('{"cell": {"arm": "torn')
+    append_row(path, finished("joint"))
+
+    rows = read_rows(path)
+    wanted = [Cell(arm, "mixed", 0) for arm in ("tacit", "joint", "lora")]
+    assert [row["cell"]["arm"] for row in rows] == ["tacit", "joint"]
+    assert rows[0]["final"]["new"] == pytest.approx(1 / 3, abs=1e-6)
+    assert missing(wanted, rows, lambda _: "d") == wanted[2:]
+    assert current(wanted, rows, lambda _: "d") == rows
+    assert missing(wanted, rows, lambda _: "other") == wanted
+    assert current(wanted, rows, lambda _: "other") == []
+
+
+def test_other_settings_make_another_digest() -> None:
+    tacit, lora = (
+        cells.config_digest(Cell(arm, "mixed", 0), SMALL, TOY) for arm in ("tacit", "lora")
+    )
+    larger = cells.config_digest(Cell("tacit", "mixed", 0), Sizes(), TOY)
+
+    assert len({tacit, lora, larger}) == 3
+    assert tacit == cells.config_digest(Cell("tacit", "mixed", 0), SMALL, TOY)
+
+
+def test_settings_that_are_tried_make_other_cells_and_stay_out_of_tables() -> None:
+    plain = Cell(DEFAULT, "mixed", 0)
+    (tried,) = chosen_cells([plain, Cell("lora", "mixed", 0)], arms=[DEFAULT], overrides=[KL])
+
+    assert tried.settings == [KL]
+    assert cells.config_digest(tried, SMALL, TOY) != cells.config_digest(plain, SMALL, TOY)
+    row = finished(DEFAULT)
+    row["cell"]["overrides"] = [KL]
+    assert Cell.of(row) == tried
+    assert by_arm([row]) == {}
+
+
+def test_the_interval_is_students() -> None:
+    found = interval([1.0, 2.0, 3.0])
+
+    assert found.mean == 2
+    assert found.half_width == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert interval([1.0]).half_width == math.inf
+
+
+def test_what_is_promised_is_counted_against_joint_training_and_the_frozen_base() -> None:
+    rows = [
+        finished("frozen", new=0.0, old=0.9),
+        finished("joint", new=0.8, old=0.9),
+        finished("tacit", new=0.75, old=0.89),
+        finished("tacit", "noise-0.3", new=0.7, old=0.88),
+        finished("tacit", "overturned", new=0.7, old=0.8, overturned=0.9, neighbours=0.85),
+        finished("lora", new=0.75, old=0.9),
+        finished("full", new=0.8, old=0.8),
+    ]
+
+    found = promised(by_arm(rows))
+
+    assert found == {
+        "gain_gap_to_joint": pytest.approx(0.05),
+        "old_drop": pytest.approx(0.01),
+        "noisy_gain_gap": pytest.approx(0.1),
+        "noisy_old_drop": pytest.approx(0.02),
+        "overturned": pytest.approx(0.9),
+        "neighbour_drop": pytest.approx(-0.05 + 0.1 - 0.1 + 0.0),
+        "dominated_by": "lora",
+    }
+    assert dominating(by_arm(rows[:3])) == []
+
+
+def test_a_full_run_begins_with_what_the_quick_one_measures() -> None:
+    full = full_cells()
+
+    assert len(set(full)) == len(full)
+    assert set(quick_cells()) <= set(full[: len(quick_cells(range(3)))])
+    assert {c.arm for c in full} == ARMS.keys()
+    assert {c.variant for c in full if c.arm == DEFAULT} == VARIANTS.keys()
