@@ -42,6 +42,9 @@ class Service:
         self.away = False
         self.taken: list[str] = []
         self._lock = threading.Lock()
+        self._listen(0)
+
+    def _listen(self, port: int) -> None:
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,7 +61,8 @@ class Service:
             def log_message(self, *_: Any) -> None:
                 """Not on the terminal."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = False  # so that closing waits for requests under way
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -70,6 +74,12 @@ class Service:
             events = [json.loads(line) for line in body.splitlines()]
             self.taken += [event["event_id"] for event in events]
             return 202, json.dumps({"results": [{"status": "queued"}] * len(events)}).encode()
+
+    def come_back(self) -> None:
+        """No longer away, once what a killed process left on the wire has got its 503."""
+        self.close()
+        self.away = False
+        self._listen(self._server.server_port)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -110,7 +120,7 @@ def test_killed_process_loses_no_event_whose_call_had_returned(
     first = start("a", service, tmp_path, 2_000, KILL)
     first.communicate()
     assert first.returncode == -signal.SIGKILL
-    service.away = False
+    service.come_back()
     second = start("b", service, tmp_path, 1, "tacit.flush()")
     assert (second.communicate()[1], second.returncode) == ("", 0)
     sent = returned(tmp_path, "a")
@@ -150,7 +160,7 @@ def test_two_processes_share_a_spool(service: Service, tmp_path: Path) -> None:
 def test_living_process_delivers_for_a_dead_one(service: Service, tmp_path: Path) -> None:
     service.away = True
     start("dead", service, tmp_path, 5, KILL).communicate()
-    service.away = False
+    service.come_back()
     with TacitClient(service.url, source="helpdesk", spool=tmp_path / "spool") as tacit:
         assert tacit.num_waiting == 5
         tacit.flush()
@@ -176,7 +186,7 @@ def test_forked_child_sends_its_own_and_leaves_its_parents_alone(
     code = FORK.format(child=end, parent=KILL)
     parent = start("before", service, tmp_path, 20, code)
     parent.communicate()
-    service.away = False
+    service.come_back()
     with TacitClient(service.url, source="helpdesk", spool=tmp_path / "spool") as tacit:
         tacit.flush()
     assert sorted(service.taken) == sorted(
@@ -214,7 +224,7 @@ def test_forked_child_leaves_alone_the_client_of_asyncio(
         timeout=60,
     )
     assert (parent.returncode, parent.stderr) == (-signal.SIGKILL, "")
-    service.away = False
+    service.come_back()
     with TacitClient(service.url, source="helpdesk", spool=tmp_path) as tacit:
         tacit.flush()
     assert service.taken == ["parent-0"]
@@ -361,7 +371,7 @@ def test_client_of_asyncio_at_the_end_of_its_loop(service: Service, tmp_path: Pa
     assert done.returncode == 0
     assert "they stay in the spool" in done.stderr
     assert "Traceback" not in done.stderr
-    service.away = False
+    service.come_back()
 
     async def next_process() -> None:
         from collector.client import AsyncTacitClient
