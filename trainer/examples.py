@@ -140,7 +140,9 @@ class _Builder:
                 return self._judged(event, reward)
 
     def replay(self, example: ReplayExample) -> Example:
-        made = self._example(ExampleKind.REPLAY, example.prompt, example.completion, weight=1.0)
+        made = self._example(
+            ExampleKind.REPLAY, example.prompt, example.completion, weight=example.weight
+        )
         return replace(made, anchored=example.origin != "accepted")
 
     def _example(

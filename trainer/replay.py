@@ -25,6 +25,7 @@ from tacit.contracts import (
     ScreenedEvent,
 )
 from tacit.errors import ConfigError, InvalidInputError
+from trainer.examples import MIN_WEIGHT
 from trainer.rewards import signal
 
 Accepts = Callable[[str, str], bool]
@@ -141,6 +142,7 @@ def accepted_rollouts(
             prompt=example.prompt,
             completion=answer,
             origin="accepted" if example.origin == "accepted" else "on_policy",
+            weight=example.weight,
         )
         for example, answer in zip(asked, answers, strict=True)
         if answer is not None and accepts(answer, example.completion)
@@ -159,28 +161,33 @@ def with_rollouts(
 def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:
     """Completions that feedback of earlier batches showed to be good, in the order of ``events``.
 
-    Corrected texts, chosen texts, and answers with a positive outcome or rating.
+    Corrected texts, chosen texts, and answers with a positive outcome or rating; each with the
+    weight it was learned with, or what nobody trusts would be rehearsed as if it were proven.
     """
     examples = []
     for event in events:
-        completion = _good_completion(event)
-        if completion is not None and event.weight > 0:
+        completion, weight = _good_completion(event)
+        if weight >= MIN_WEIGHT:
             examples.append(
                 ReplayExample(
-                    prompt=event.interaction.prompt, completion=completion, origin="accepted"
+                    prompt=event.interaction.prompt,
+                    completion=completion,
+                    origin="accepted",
+                    weight=weight,
                 )
             )
     return examples
 
 
-def _good_completion(event: ScreenedEvent) -> str | None:
+def _good_completion(event: ScreenedEvent) -> tuple[str, float]:
+    """What was shown to be good, and how much that counts; 0 where nothing was."""
     match event.event.feedback:
         case Correction(completion=completion):
-            return completion
+            return completion, event.weight
         case Preference(chosen=chosen):
-            return chosen
+            return chosen, event.weight
         case Outcome() | Rating() as judged:
             reward = signal(judged) if event.reward is None else event.reward
-            return event.interaction.completion if reward > 0 else None
+            return event.interaction.completion, max(reward, 0) * event.weight
         case _:
-            return None
+            return "", 0.0

@@ -34,6 +34,16 @@ class ReplayExample(Part):
     prompt: Annotated[tuple[Message, ...], Field(min_length=1)]
     completion: str
     origin: ReplayOrigin
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Trust: that of the event, where an event taught it."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Examples drawn before they had a weight keep their digests.
+        tree: dict[str, Any] = serialize(self)
+        if tree["weight"] == 1:
+            del tree["weight"]
+        return tree
 
 
 class SealedBatch(Contract):

@@ -85,7 +85,9 @@ def test_a_completion_longer_than_everything_keeps_one_prompt_token(tokenizer):
 
 def test_replay_is_held_to_the_parent_but_for_what_feedback_taught(tokenizer):
     event = build.screened(completion="billing", feedback=Correction(completion="shipping"))
-    replay = [*replay_examples(1), *replay_examples(1, origin="accepted")]
+    lesson = replay_examples(1, origin="accepted")[0].model_copy(update={"weight": 0.3})
+    replay = [*replay_examples(1), lesson]
     _, anchor, taught = build_examples(tokenizer, [event], replay, max_length=512)
+    assert (anchor.weight, taught.weight) == (1.0, 0.3)
     assert (anchor.kind, taught.kind) == (ExampleKind.REPLAY, ExampleKind.REPLAY)
     assert (anchor.anchored, taught.anchored) == (True, False)

@@ -108,6 +108,27 @@ def test_only_completions_shown_to_be_good_are_rehearsed():
     assert completions == ["corrected", "chosen", "said", "said"]
 
 
+def test_what_is_little_trusted_is_rehearsed_with_as_little_weight():
+    scale = RatingScale(low=1, high=5)
+    events = [
+        build.screened("e-1", feedback=Correction(completion="billing"), weight=0.05),
+        build.screened("e-2", completion="said", feedback=Rating(value=4, scale=scale), weight=0.5),
+        build.screened("e-3", feedback=Correction(completion="billing"), weight=1e-9),
+    ]
+    taught = accepted_examples(events)
+    assert [example.weight for example in taught] == [0.05, 0.25]
+    rollouts = accepted_rollouts(taught, ["billing", "said"], lambda *_: True)
+    assert [e.weight for e in with_rollouts(taught, rollouts, 1.0)] == [0.05, 0.25]
+
+
+def test_examples_of_before_they_had_a_weight_keep_their_digests():
+    [example] = replay_examples(1)
+    assert set(example.model_dump(mode="json")) == {"prompt", "completion", "origin"}
+    lighter = example.model_copy(update={"weight": 0.5})
+    assert lighter.digest() != example.digest()
+    assert type(lighter).model_validate_json(lighter.canonical_json()) == lighter
+
+
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one():
     for pool in (replay_examples(50), replay_examples(4)):
         assert draw(pool, 20, seed=3)[:7] == draw(pool, 7, seed=3)
