@@ -6,29 +6,45 @@ The stream of ``benchmarks.learning`` on CLINC150: fifty intents arrive over ten
 variants five of them are overturned in the sixth, in some users are mistaken three times in ten.
 The policy is a made-up one: right on ``RIGHT`` of what it was asked about before, else it gives the
 answer of one of the most similar questions, as classifiers do. After the last round
-``trainer.doubts`` sees all feedback, and what it doubts is compared with the truth. Without the
-data the questions are the demo's generated ones. About a minute; shares are means over seeds.
+``trainer.doubts`` sees all feedback and the anchor, which is what was known at first, and what it
+doubts is compared with the truth. In ``flipped`` attackers correct what was known, too:
+``NUM_FLIPS`` times 25 accounts teach the answer of one old intent for questions of another. Without
+the data the questions are the demo's generated ones. Some minutes; shares are means over seeds.
 """
 
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from benchmarks.learning.feedback import POLICY, Users
+from benchmarks.learning.feedback import POLICY, START, Users
 from benchmarks.learning.traffic import Traffic, make_traffic
 from benchmarks.learning.variants import Variant
 from benchmarks.learning.world import learning_world
+from benchmarks.poison.attacks import dressed, plan
+from benchmarks.poison.world import arena_of
 from benchmarks.results import report
-from tacit.contracts import Correction, FeedbackEvent, Outcome, Rating, ScreenedEvent
-from tacit.demo.world import Utterance, World
+from tacit.contracts import (
+    Correction,
+    FeedbackEvent,
+    InlineInteraction,
+    Outcome,
+    Rating,
+    ReplayExample,
+    ScreenedEvent,
+)
+from tacit.demo.world import Utterance, World, prompt
 from tacit.inference.outputs import Completion
 from trainer.doubts import doubted_keys
 
 RIGHT = 0.7
 """Of requests about what it was asked before; about an overturned rule it begins anew."""
 SEEDS = (0, 1, 2)
+NUM_FLIPS, NUM_ACCOUNTS = 10, 25
 CONFUSED = 10
 """Similar questions whose answers it confuses."""
+FIRST_FLIP = 100
+"""Seeds of flips that benchmarks.poison has not."""
+FLIPPED = "flipped"
 VARIANTS = {
     "plain": Variant(),
     "noisy": Variant(noise=0.3),
@@ -40,12 +56,19 @@ VARIANTS = {
 def main() -> None:
     """Simulate, compare, print, keep."""
     figures: dict[str, float] = {}
-    for name, variant in VARIANTS.items():
+    for name, variant in {**VARIANTS, FLIPPED: Variant()}.items():
         found: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for seed in SEEDS:
-            sent = list(_feedback(learning_world(seed), variant, seed=seed))
-            doubted = doubted_keys([_screened(event) for event, _ in sent])
+            world = learning_world(seed)
+            sent = list(_feedback(world, variant, seed=seed))
+            if name == FLIPPED:
+                sent += _flips(world, seed=seed)
+            anchor = [
+                ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
+                for u in world.old_train
+            ]
+            doubted = doubted_keys([_screened(event) for event, _ in sent], anchor)
             total.update(kind for _, kind in sent)
             found.update(kind for event, kind in sent if event.event_key in doubted)
         figures |= {f"{name}_{kind}_doubted": found[kind] / total[kind] for kind in sorted(total)}
@@ -71,6 +94,36 @@ def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[tuple[Fe
                 yield event, "stale"
             else:
                 yield event, "right"
+
+
+def _flips(world: World, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
+    """Lies about what the policy was right about."""
+    arena = arena_of(world)
+    right = {text.text: u.answer for u in arena.asked_old for text in dressed(u)}
+    for number in range(NUM_FLIPS):
+        lies = plan(
+            "flip",
+            arena,
+            num_accounts=NUM_ACCOUNTS,
+            num_lies=NUM_ACCOUNTS,
+            seed=FIRST_FLIP + NUM_FLIPS * seed + number,
+        ).lies
+        for lie in lies:
+            about = InlineInteraction(
+                prompt=prompt(Utterance(lie.text, "")), completion=right[lie.text]
+            )
+            yield (
+                FeedbackEvent(
+                    event_id=f"{number}-{lie.name}",
+                    policy=POLICY,
+                    source="helpdesk",
+                    subject_id=lie.subject_id,
+                    occurred_at=START,
+                    interaction=about,
+                    feedback=Correction(completion=lie.claimed),
+                ),
+                "lie",
+            )
 
 
 class _Policy:

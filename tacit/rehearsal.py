@@ -114,7 +114,7 @@ def rehearsal_of(
     Nothing with a prompt in ``measured`` is rehearsed. Raises IntegrityError.
     """
     chosen = settings.trainer.replay
-    doubted = _doubted(learned, waiting, settings)
+    doubted = _doubted(learned, waiting, anchor, settings)
     lessons = accepted_examples([e for e in learned if e.event_key not in doubted])
     pool = _unmeasured([*anchor, *lessons], measured)
     asked = on_policy_prompts(draw(pool, number, seed=seed), chosen.on_policy_share)
@@ -152,16 +152,19 @@ def _anchor(stages: Stages) -> list[ReplayExample]:
 
 
 def _doubted(
-    learned: Sequence[ScreenedEvent], waiting: Sequence[ScreenedEvent], settings: Settings
+    learned: Sequence[ScreenedEvent],
+    waiting: Sequence[ScreenedEvent],
+    anchor: Sequence[ReplayExample],
+    settings: Settings,
 ) -> frozenset[str]:
     if settings.trainer.doubted_weight == 1:
         return frozenset()
-    found = doubted_keys([*reversed(learned), *waiting])
+    found = doubted_keys([*reversed(learned), *waiting], anchor)
     if found:
         num_waiting = sum(event.event_key in found for event in waiting)
         logger.info(
-            "%d of %d reports are contradicted by others on similar questions, and %d of %d "
-            "that were learned from: these are rehearsed no more",
+            "%d of %d reports are contradicted by others on similar questions, or by the anchor, "
+            "and %d of %d that were learned from: these are rehearsed no more",
             *(num_waiting, len(waiting), len(found) - num_waiting, len(learned)),
         )
     return found

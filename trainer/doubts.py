@@ -15,20 +15,19 @@ one. The second is the edited nearest neighbour rule (Wilson 1972, IEEE Trans. S
 to hold for noisy labels of any kind by Bahri et al. 2020 (Deep k-NN for noisy labels, arXiv
 2004.12289), with a majority that is wide rather than simple. A subject has one voice in either.
 
-Answers agree only if they are the same text but for case and spaces, questions by their character
-n-grams. So where every answer is worded anew nobody agrees with anybody, and nothing is doubted.
+Feedback that teaches what the anchor prompts contradict is doubted too: see against_anchor.py.
+
+Where every answer is worded anew nobody agrees with anybody, and nothing is doubted.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tacit.contracts import Correction, Outcome, Preference, Rating, ScreenedEvent
-from trainer.rewards import signal
+from tacit.contracts import ReplayExample, ScreenedEvent
+from trainer.against_anchor import against_anchor
+from trainer.claims import Claim, Places, Questions, claims_of, nearest, question
 
 NEIGHBOURS = 10
 """Questions whose answers are compared."""
@@ -42,64 +41,41 @@ MIXED_NEIGHBOURS = 5
 MIN_MIXING = 0.85
 """Of the neighbours from the other side that chance would bring. Chosen on streams of one seed
 (docs/adr/0020)."""
-MIN_SIMILARITY = 0.05
-"""Cosine below which questions have nothing in common."""
-QUESTION_CHARS = 500
-"""Of a conversation's end, which says what is asked now; it also bounds the time."""
-_CHUNK = 256
-
-Similarities = NDArray[np.float64]
-Places = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What one event says of one answer."""
-
-    event: int
-    """Place of the event."""
-    answer: str
-    good: bool
-    instead: str | None = None
-    """What was said to be right in place of an answer that is not."""
-
-
-def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
-    """Keys of those ``events``, oldest first, that the others contradict.
+def doubted_keys(
+    events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample] = ()
+) -> frozenset[str]:
+    """Keys of those ``events``, oldest first, that the others or the ``anchor`` contradict.
 
     The same for the same events. Time grows with the square of their number: half a minute of one
     core for six thousand long questions, a few seconds for short ones.
     """
-    claims = [claim for number, event in enumerate(events) for claim in _claims(number, event)]
+    claims = claims_of(events)
+    wrong = against_anchor(claims, events, anchor)
+    claims = [claim for claim in claims if claim.event not in wrong]
+    gone = _contradicted(claims, events)
+    return frozenset(events[number].event_key for number in gone | wrong)
+
+
+def _contradicted(claims: Sequence[Claim], events: Sequence[ScreenedEvent]) -> set[int]:
     if all(claim.good for claim in claims) and len({claim.answer for claim in claims}) < 2:
-        return frozenset()  # nothing to disagree about
-    space = _Questions(events)
+        return set()  # nothing to disagree about
+    space = _Asked(events)
     gone = _overtaken(claims, space)
     standing = [claim for claim in claims if claim.event not in gone or not claim.good]
-    gone |= _outvoted(standing, space)
-    return frozenset(events[number].event_key for number in gone)
+    return gone | _outvoted(standing, space)
 
 
-class _Questions:
-    """How similar the questions of events are, and who asked."""
+class _Asked(Questions):
+    """The questions of events, and who asked."""
 
     def __init__(self, events: Sequence[ScreenedEvent]) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
+        super().__init__([question(event.interaction.prompt) for event in events])
         self.subjects = [(event.event.source, event.event.subject_id) for event in events]
-        asked = [_question(event) for event in events]
-        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-        # One text that has n-grams in any case: without any there is no vocabulary.
-        self._rows: Any = vectorizer.fit([*asked, "text"]).transform(asked)
-
-    def similarities(self, these: Places, others: Places) -> Iterator[Similarities]:
-        """Cosines of each of ``these`` with all ``others``: a row of len(others) each."""
-        columns = self._rows[others].T.tocsr()
-        for start in range(0, len(these), _CHUNK):
-            yield from (self._rows[these[start : start + _CHUNK]] @ columns).toarray()
 
 
-def _overtaken(claims: Sequence[Claim], space: _Questions) -> set[int]:
+def _overtaken(claims: Sequence[Claim], space: _Asked) -> set[int]:
     about: defaultdict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         about[claim.answer].append(claim)
@@ -111,7 +87,7 @@ def _overtaken(claims: Sequence[Claim], space: _Questions) -> set[int]:
         rows = space.similarities(_places(taught), _places(judged))
         by_answer: defaultdict[str | None, set[int]] = defaultdict(set)
         for claim, similarity in zip(taught, rows, strict=True):
-            near = _nearest(similarity, NEARBY)
+            near = nearest(similarity, NEARBY)
             newest = sorted((judged[place] for place in near), key=_place, reverse=True)
             instead, number = _agreed_against(_first_of_each(newest, space)[:NEWEST])
             if number > NEWEST / 2:
@@ -134,7 +110,7 @@ def _agreed_against(voices: Sequence[Claim]) -> tuple[str | None, int]:
     return answer, unnamed + number
 
 
-def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: "_Questions") -> float:
+def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: _Asked) -> float:
     """How often the two are neighbours; 1 if their questions are alike, 0 if they never are."""
     compared = [*praise, *refusals]
     places, good = _places(compared), np.asarray([claim.good for claim in compared])
@@ -147,7 +123,7 @@ def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: "_Questio
     return met / expected
 
 
-def _outvoted(claims: Sequence[Claim], space: _Questions) -> set[int]:
+def _outvoted(claims: Sequence[Claim], space: _Asked) -> set[int]:
     # A correction says more by what it puts in place than by what it takes away.
     replaced = {claim.event for claim in claims if claim.good}
     said = [claim for claim in claims if claim.good or claim.event not in replaced]
@@ -155,7 +131,7 @@ def _outvoted(claims: Sequence[Claim], space: _Questions) -> set[int]:
     found: set[int] = set()
     for claim, similarity in zip(said, space.similarities(places, places), strict=True):
         similarity[places == claim.event] = -1.0
-        near = [said[place] for place in _nearest(similarity, NEIGHBOURS)]
+        near = [said[place] for place in nearest(similarity, NEIGHBOURS)]
         support, against = _votes(claim, _first_of_each(near, space))
         if against >= MIN_VOTES and against > MAJORITY * support:
             found.add(claim.event)
@@ -172,13 +148,7 @@ def _votes(claim: Claim, voices: Sequence[Claim]) -> tuple[int, int]:
     return (good, max(other, bad)) if claim.good else (bad + other, good)
 
 
-def _nearest(similarity: Similarities, number: int) -> list[int]:
-    """Places of the largest values, largest first, the earlier of equal ones first."""
-    order = np.argsort(-similarity, kind="stable")[:number]
-    return [int(place) for place in order if similarity[place] > MIN_SIMILARITY]
-
-
-def _first_of_each(claims: Sequence[Claim], space: _Questions) -> list[Claim]:
+def _first_of_each(claims: Sequence[Claim], space: _Asked) -> list[Claim]:
     """The first claim of each subject."""
     voices = {space.subjects[claim.event]: claim for claim in reversed(claims)}
     return [claim for claim in claims if voices[space.subjects[claim.event]] is claim]
@@ -190,31 +160,3 @@ def _place(claim: Claim) -> int:
 
 def _places(claims: Sequence[Claim]) -> Places:
     return np.asarray([claim.event for claim in claims])
-
-
-def _claims(number: int, event: ScreenedEvent) -> Iterator[Claim]:
-    said = _text(event.interaction.completion)
-    match event.event.feedback:
-        case Correction(completion=completion):
-            right = _text(completion)
-            yield Claim(number, right, good=True)
-            if right != said:
-                yield Claim(number, said, good=False, instead=right)
-        case Preference(chosen=chosen, rejected=rejected):
-            yield Claim(number, _text(chosen), good=True)
-            yield Claim(number, _text(rejected), good=False, instead=_text(chosen))
-        case Outcome() | Rating() as judged:
-            reward = signal(judged) if event.reward is None else event.reward
-            if reward:
-                yield Claim(number, said, good=reward > 0)
-
-
-def _question(event: ScreenedEvent) -> str:
-    """The conversation's end, without system messages, which are the same for everyone."""
-    prompt = event.interaction.prompt
-    said = [message for message in prompt if message.role != "system"] or prompt
-    return "\n".join(message.content for message in said)[-QUESTION_CHARS:]
-
-
-def _text(answer: str) -> str:
-    return " ".join(answer.casefold().split())

@@ -250,3 +250,23 @@ def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
     heard = with_overrides(settings, ["trainer.doubted_weight=1"])
     pool = rehearsal_of([], learned, *arguments, settings=heard, number=4, seed=0).pool
     assert {example.completion for example in pool} == {"right", "nobody can"}
+
+
+def test_what_the_anchor_contradicts_is_not_rehearsed(stages: Stages, champion: Digest) -> None:
+    asked = [f"{start} my {word} password" for start in OPENINGS for word in ("login", "mail")]
+    send(stages, *asked)
+    learned = stages.events.waiting(stages.policy, limit=100)
+    known = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}
+    anchor = [
+        ReplayExample(prompt=user(text.format(start, word)), completion=completion, origin="anchor")
+        for completion, text in known.items()
+        for start in OPENINGS
+        for word in ("login", "mail")
+    ]
+    settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
+    arguments = (anchor, learned, stages.checkpoints, champion)
+    made = rehearsal_of(*arguments, settings=settings, number=4, seed=0)
+    assert made.doubted == {event.event_key for event in learned}
+    assert {example.origin for example in made.pool} == {"anchor"}
+    heard = with_overrides(settings, ["trainer.doubted_weight=1"])
+    assert rehearsal_of(*arguments, settings=heard, number=4, seed=0).doubted == frozenset()

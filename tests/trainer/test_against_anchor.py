@@ -1,0 +1,113 @@
+"""Feedback that teaches one known answer where the anchor prompts have another."""
+
+import itertools
+
+import pytest
+
+from tacit.contracts import Correction, Outcome, Preference, ReplayExample, ScreenedEvent
+from tests import builders as build
+from trainer import against_anchor
+from trainer.doubts import doubted_keys
+
+PASSWORD = [
+    f"{start} my {word} password {end}"
+    for start, word, end in itertools.product(
+        ("how do i reset", "i forgot", "please change"),
+        ("login", "account", "mail", "work"),
+        ("today", "again"),
+    )
+]
+PARCEL = [
+    f"{start} my {word} parcel {end}"
+    for start, word, end in itertools.product(
+        ("where is", "please track", "what about"),
+        ("second", "large", "lost", "late"),
+        ("today", "from monday"),
+    )
+]
+
+
+def anchored(prompts: list[str], answer: str) -> list[ReplayExample]:
+    return [
+        ReplayExample(prompt=build.user(prompt), completion=answer, origin="anchor")
+        for prompt in prompts
+    ]
+
+
+ANCHOR = [*anchored(PASSWORD[::2], "portal"), *anchored(PARCEL[::2], "Depot")]
+ASKED = PASSWORD[1::2]
+"""Like those of the anchor, and none of them."""
+
+
+def corrections(prompts: list[str], right: str, *, said: str) -> list[ScreenedEvent]:
+    return [
+        build.screened(
+            f"{right}-{said}-{number}".replace(" ", "-"),
+            prompt=prompt,
+            completion=said,
+            feedback=Correction(completion=right),
+            subject_id=f"u-{number}",
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def keys(events: list[ScreenedEvent]) -> set[str]:
+    return {event.event_key for event in events}
+
+
+@pytest.mark.parametrize("said", ["portal", "sorry"])
+def test_a_known_answer_in_place_of_another_is_doubted_whatever_it_says_was_answered(
+    said: str,
+) -> None:
+    flip = corrections(ASKED, "depot", said=said)
+    honest = corrections(PARCEL[1::2], "depot", said="sorry")
+    assert doubted_keys([*honest, *flip]) == frozenset()
+    assert doubted_keys([*honest, *flip], ANCHOR) == keys(flip)
+    assert doubted_keys([*honest, *flip], ANCHOR[::-1]) == keys(flip)
+
+
+def test_praise_and_preference_flip_as_well_as_corrections() -> None:
+    flip = [
+        build.screened(f"p-{n}", prompt=prompt, completion="depot", feedback=feedback)
+        for n, (prompt, feedback) in enumerate(
+            zip(
+                ASKED,
+                itertools.cycle(
+                    [
+                        Outcome(metric="resolved", value=True),
+                        Preference(chosen="depot", rejected="portal"),
+                    ]
+                ),
+                strict=False,
+            )
+        )
+    ]
+    assert doubted_keys(flip, ANCHOR) == keys(flip)
+
+
+def test_a_new_answer_is_not_doubted_however_much_its_topic_is_like_an_old_one() -> None:
+    new = corrections(ASKED, "desk", said="portal")
+    assert doubted_keys(new, ANCHOR) == frozenset()
+
+
+def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
+    mended = corrections(PARCEL[1::2], "depot", said="portal")
+    assert doubted_keys(mended, ANCHOR) == frozenset()
+
+
+def test_two_who_agree_are_too_few_to_judge_and_three_are_not() -> None:
+    flip = corrections(ASKED[:3], "depot", said="portal")
+    assert doubted_keys(flip[:2], ANCHOR) == frozenset()
+    assert doubted_keys(flip, ANCHOR) == keys(flip)
+
+
+def test_an_anchor_of_texts_that_differ_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And costs nothing."""
+    monkeypatch.setattr(against_anchor, "Questions", None)
+    free = [
+        example.model_copy(update={"completion": f"{example.completion} {n}"})
+        for n, example in enumerate(ANCHOR)
+    ]
+    flip = corrections(ASKED, "depot 1", said="portal 0")
+    assert doubted_keys(flip, free) == frozenset()

@@ -1,0 +1,95 @@
+"""What feedback says of answers, and how similar the questions are that it is about.
+
+In: screened events. Out: one claim for each answer that an event calls good or bad. Answers agree
+only if they are the same text but for case and spaces, questions by their character n-grams.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.contracts import Correction, Message, Outcome, Preference, Rating, ScreenedEvent
+from trainer.rewards import signal
+
+MIN_SIMILARITY = 0.05
+"""Cosine below which questions have nothing in common."""
+QUESTION_CHARS = 500
+"""Of a conversation's end, which says what is asked now; it also bounds the time."""
+_CHUNK = 256
+
+Similarities = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one event says of one answer."""
+
+    event: int
+    """Place of the event."""
+    answer: str
+    good: bool
+    instead: str | None = None
+    """What was said to be right in place of an answer that is not."""
+
+
+class Questions:
+    """How similar questions are to each other."""
+
+    def __init__(self, asked: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+        # One text that has n-grams in any case: without any there is no vocabulary.
+        self._rows: Any = vectorizer.fit([*asked, "text"]).transform(asked)
+
+    def similarities(self, these: Places, others: Places) -> Iterator[Similarities]:
+        """Cosines of each of ``these`` with all ``others``: a row of len(others) each."""
+        columns = self._rows[others].T.tocsr()
+        for start in range(0, len(these), _CHUNK):
+            yield from (self._rows[these[start : start + _CHUNK]] @ columns).toarray()
+
+
+def claims_of(events: Iterable[ScreenedEvent]) -> list[Claim]:
+    """Of all ``events``, in their order."""
+    return [claim for number, event in enumerate(events) for claim in _claims(number, event)]
+
+
+def nearest(similarity: Similarities, number: int) -> list[int]:
+    """Places of the largest values, largest first, the earlier of equal ones first."""
+    near = np.flatnonzero(similarity > MIN_SIMILARITY)
+    if len(near) > number:  # what cannot be among them is not sorted
+        least = np.partition(similarity[near], -number)[-number]
+        near = near[similarity[near] >= least]
+    return near[np.argsort(-similarity[near], kind="stable")][:number].tolist()  # type: ignore[no-any-return]
+
+
+def question(prompt: Sequence[Message]) -> str:
+    """The conversation's end, without system messages, which are the same for everyone."""
+    said = [message for message in prompt if message.role != "system"] or prompt
+    return "\n".join(message.content for message in said)[-QUESTION_CHARS:]
+
+
+def same_text(answer: str) -> str:
+    """What two answers have in common that agree."""
+    return " ".join(answer.casefold().split())
+
+
+def _claims(number: int, event: ScreenedEvent) -> Iterator[Claim]:
+    said = same_text(event.interaction.completion)
+    match event.event.feedback:
+        case Correction(completion=completion):
+            right = same_text(completion)
+            yield Claim(number, right, good=True)
+            if right != said:
+                yield Claim(number, said, good=False, instead=right)
+        case Preference(chosen=chosen, rejected=rejected):
+            yield Claim(number, same_text(chosen), good=True)
+            yield Claim(number, same_text(rejected), good=False, instead=same_text(chosen))
+        case Outcome() | Rating() as judged:
+            reward = signal(judged) if event.reward is None else event.reward
+            if reward:
+                yield Claim(number, said, good=reward > 0)
