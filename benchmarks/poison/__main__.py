@@ -40,6 +40,8 @@ RECORDS, TABLE = FOLDER / "cells.jsonl", FOLDER / "README.md"
 SEEDS, QUICK_SEEDS = (0,), (0, 1)
 PROBES = ("*probe*", "*trigger*", "grip", "lessons", "probing")
 """Modules of the evaluator that decide what an attack comes to."""
+DOUBTS = ("doubts", "against_anchor", "claims")
+"""The trainer's, which decide what counts little."""
 QUICK = ("trigger-25-25", "flip-25-250", "flip-25-25")
 """What the full grid shows to be hardest to stop."""
 
@@ -114,6 +116,7 @@ def digest() -> str:
     sources = [
         *sorted((root / "collector" / "screening").glob("*.py")),
         *(path for name in PROBES for path in sorted(root.glob(f"evaluator/{name}.py"))),
+        *(root / "trainer" / f"{name}.py" for name in DOUBTS),
         *(
             Path(__file__).with_name(f"{n}.py")
             for n in ("attacks", "cells", "line", "traffic", "world")
