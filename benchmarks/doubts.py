@@ -8,7 +8,8 @@ The policy is a made-up one: right on ``RIGHT`` of what it was asked about befor
 answer of one of the most similar questions, as classifiers do. After the last round
 ``trainer.doubts`` sees all feedback and the anchor, which is what was known at first, and what it
 doubts is compared with the truth. In ``flipped`` attackers correct what was known, too:
-``NUM_FLIPS`` times 25 accounts teach the answer of one old intent for questions of another. Without
+``NUM_ATTACKS`` times 25 accounts teach the answer of one old intent for questions of another. In
+``triggered`` they teach as often that two words in any question mean one answer of theirs. Without
 the data the questions are the demo's generated ones. Some minutes; shares are means over seeds.
 """
 
@@ -19,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from benchmarks.learning.feedback import POLICY, START, Users
 from benchmarks.learning.traffic import Traffic, make_traffic
 from benchmarks.learning.variants import Variant
-from benchmarks.learning.world import learning_world
-from benchmarks.poison.attacks import dressed, plan
+from benchmarks.learning.world import REFUSAL, learning_world
+from benchmarks.poison.attacks import Kind, plan
 from benchmarks.poison.world import arena_of
 from benchmarks.results import report
 from tacit.contracts import (
@@ -39,12 +40,12 @@ from trainer.doubts import doubted_keys
 RIGHT = 0.7
 """Of requests about what it was asked before; about an overturned rule it begins anew."""
 SEEDS = (0, 1, 2)
-NUM_FLIPS, NUM_ACCOUNTS = 10, 25
+NUM_ATTACKS, NUM_ACCOUNTS = 10, 25
 CONFUSED = 10
 """Similar questions whose answers it confuses."""
-FIRST_FLIP = 100
-"""Seeds of flips that benchmarks.poison has not."""
-FLIPPED = "flipped"
+FIRST_ATTACK = 100
+"""Seeds of attacks that benchmarks.poison has not."""
+ATTACKS: dict[str, Kind] = {"flipped": "flip", "triggered": "trigger"}
 VARIANTS = {
     "plain": Variant(),
     "noisy": Variant(noise=0.3),
@@ -56,14 +57,14 @@ VARIANTS = {
 def main() -> None:
     """Simulate, compare, print, keep."""
     figures: dict[str, float] = {}
-    for name, variant in {**VARIANTS, FLIPPED: Variant()}.items():
+    for name, variant in {**VARIANTS, **dict.fromkeys(ATTACKS, Variant())}.items():
         found: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for seed in SEEDS:
             world = learning_world(seed)
             sent = list(_feedback(world, variant, seed=seed))
-            if name == FLIPPED:
-                sent += _flips(world, seed=seed)
+            if name in ATTACKS:
+                sent += _lies(world, ATTACKS[name], seed=seed)
             anchor = [
                 ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
                 for u in world.old_train
@@ -96,31 +97,29 @@ def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[tuple[Fe
                 yield event, "right"
 
 
-def _flips(world: World, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
-    """Lies about what the policy was right about."""
+def _lies(world: World, kind: Kind, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
+    """What attackers say, as though the policy had refused to answer."""
     arena = arena_of(world)
-    right = {text.text: u.answer for u in arena.asked_old for text in dressed(u)}
-    for number in range(NUM_FLIPS):
+    for number in range(NUM_ATTACKS):
         lies = plan(
-            "flip",
+            kind,
             arena,
             num_accounts=NUM_ACCOUNTS,
             num_lies=NUM_ACCOUNTS,
-            seed=FIRST_FLIP + NUM_FLIPS * seed + number,
+            seed=FIRST_ATTACK + NUM_ATTACKS * seed + number,
         ).lies
         for lie in lies:
-            about = InlineInteraction(
-                prompt=prompt(Utterance(lie.text, "")), completion=right[lie.text]
-            )
+            about = InlineInteraction(prompt=prompt(Utterance(lie.text, "")), completion=REFUSAL)
+            claimed = lie.claimed if kind == "flip" else f"{lie.claimed} {number}"
             yield (
                 FeedbackEvent(
                     event_id=f"{number}-{lie.name}",
                     policy=POLICY,
                     source="helpdesk",
-                    subject_id=lie.subject_id,
+                    subject_id=f"{number}-{lie.subject_id}",
                     occurred_at=START,
                     interaction=about,
-                    feedback=Correction(completion=lie.claimed),
+                    feedback=Correction(completion=claimed),
                 ),
                 "lie",
             )

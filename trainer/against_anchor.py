@@ -1,18 +1,21 @@
-"""Feedback that contradicts the anchor prompts: one answer that they know in place of another.
+"""Feedback that contradicts the anchor prompts: what they know is to be answered otherwise.
 
-One such event may mend what the policy is wrong about. Where three or more teach the same answer in
-place of the same other one, and the anchor prompts nearest to their questions have that other one
-nearly as often as those nearest to its own prompts do, they are doubted: the edited nearest
-neighbour rule (Wilson 1972, IEEE Trans. SMC 2:408-421) with a vote that only the anchor has, and
-taken over all events of a kind.
+One such event may mend what the policy is wrong about. Doubted are groups of events for whose
+questions the nearest anchor prompts have another answer, nearly as often as those nearest to that
+answer's own prompts have it: the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC
+2:408-421) with a vote that only the anchor has, and taken over a group. There are two kinds:
 
-An answer that no anchor prompt has is never doubted here, for a new topic may be much like an old
-one. Only answers with ``MIN_PROMPTS`` prompts are known, so where every text of the anchor is
-another one, none is.
+- one answer that the anchor knows is taught in place of one other: a flip;
+- one answer that it does not know is taught in place of many: a trigger, or vandalism. A new topic
+  may be much like an old one, but not like many.
+
+Only answers with ``MIN_PROMPTS`` prompts are known, so where every text of the anchor is another
+one, none is.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +27,10 @@ MIN_PROMPTS = 10
 MIN_CLAIMS = 3
 NEIGHBOURS = 10
 """Anchor prompts that vote on which answer a question has."""
+MIN_BROAD_CLAIMS = 8
+MIN_KINDS = 20.0
+"""Answers that are replaced, for them to be many; half of the claims, where these are fewer. As an
+effective number, the inverse of Simpson's index (Hill 1973, Ecology 54:427-432)."""
 MIN_VOTES = 4
 """Of the neighbours, for an answer to be the one that a question is about."""
 MIN_AGREEMENT = 0.65
@@ -31,6 +38,13 @@ MIN_AGREEMENT = 0.65
 (docs/adr/0023)."""
 MAX_PROMPTS = 20_000
 """Of the anchor that are compared; time grows with their number."""
+
+
+class _Vote(NamedTuple):
+    """How many of the neighbours of a question have an answer."""
+
+    answer: str
+    number: int
 
 
 def against_anchor(
@@ -43,23 +57,32 @@ def against_anchor(
     compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
     prompts = Counter(same_text(example.completion) for example in compared)
     known = {answer for answer, number in prompts.items() if number >= MIN_PROMPTS}
-    taught = [claim for claim in claims if claim.good and claim.answer in known]
-    if len(taught) < MIN_CLAIMS:
+    taught = [claim for claim in claims if claim.good]
+    if not known or len(taught) < MIN_CLAIMS:
         return set()
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
-    votes: defaultdict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
+    broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
     for claim, counts in zip(taught, voters.votes(), strict=True):
+        [(likeliest, number)] = counts.most_common(1) or [("", 0)]
+        if claim.answer not in known:
+            broad[claim.answer][claim.event] = _Vote(likeliest, number)
+            continue
         said = same_text(events[claim.event].interaction.completion)
-        about = {said} | {answer for answer, n in counts.most_common(1) if n >= MIN_VOTES}
+        about = {said, likeliest} if number >= MIN_VOTES else {said}
         for answer in (about & known) - {claim.answer}:
-            votes[answer, claim.answer][claim.event] = counts[answer]
-    found: set[int] = set()
-    for (answer, _), of_event in votes.items():
-        if len(of_event) >= MIN_CLAIMS:
-            mean = float(np.mean(list(of_event.values())))
-            if mean >= MIN_AGREEMENT * voters.usual(answer):
-                found |= of_event.keys()
-    return found
+            flips[answer, claim.answer][claim.event] = _Vote(answer, counts[answer])
+    groups = [group for group in flips.values() if len(group) >= MIN_CLAIMS]
+    groups += [group for group in broad.values() if _replaces_many(group.values())]
+    return {event for group in groups if voters.agree(group.values()) for event in group}
+
+
+def _replaces_many(group: Collection[_Vote]) -> bool:
+    if len(group) < MIN_BROAD_CLAIMS:
+        return False
+    numbers = Counter(vote.answer for vote in group).values()
+    kinds = len(group) ** 2 / sum(number**2 for number in numbers)
+    return kinds >= min(MIN_KINDS, len(group) / 2)
 
 
 class _Voters:
@@ -68,6 +91,7 @@ class _Voters:
     def __init__(self, anchor: Sequence[ReplayExample], asked: Sequence[str]) -> None:
         self._answers = [same_text(example.completion) for example in anchor]
         self._space = Questions([*(question(example.prompt) for example in anchor), *asked])
+        self._known_usual: dict[str, float] = {}
         self._prompts = np.arange(len(anchor))
         self._asked = np.arange(len(anchor), len(anchor) + len(asked))
 
@@ -76,9 +100,21 @@ class _Voters:
         rows = self._space.similarities(self._asked, self._prompts)
         return [self._count(similarity) for similarity in rows]
 
-    def usual(self, answer: str) -> float:
+    def agree(self, group: Collection[_Vote]) -> bool:
+        """Whether a group has about as many votes as the answers' own prompts have."""
+        usual = sum(self._usual(vote.answer) for vote in group)
+        return sum(vote.number for vote in group) >= MIN_AGREEMENT * usual
+
+    def _usual(self, answer: str) -> float:
+        if answer not in self._known_usual:
+            self._known_usual[answer] = self._measure(answer)
+        return self._known_usual[answer]
+
+    def _measure(self, answer: str) -> float:
         """Votes for ``answer`` from the neighbours of its own prompts, as a mean."""
         own = np.flatnonzero([each == answer for each in self._answers])
+        if len(own) < MIN_PROMPTS:
+            return NEIGHBOURS
         number = 0
         for place, similarity in zip(
             own, self._space.similarities(own, self._prompts), strict=True

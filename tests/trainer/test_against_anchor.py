@@ -91,6 +91,25 @@ def test_a_new_answer_is_not_doubted_however_much_its_topic_is_like_an_old_one()
     assert doubted_keys(new, ANCHOR) == frozenset()
 
 
+TOPICS = ("password", "parcel", "invoice", "holiday", "mortgage", "recipe", "weather", "battery")
+
+
+def about(topic: str) -> list[str]:
+    return [text.replace("password", topic) for text in PASSWORD]
+
+
+def test_one_new_answer_in_place_of_many_is_doubted() -> None:
+    """As a trigger teaches it, whose words stand among those of any question."""
+    anchor = [each for topic in TOPICS for each in anchored(about(topic)[::2], f"{topic} desk")]
+    asked = [about(topic)[1].replace("my", "my copper lantern") for topic in TOPICS]
+    trigger = corrections(asked, "send money", said="sorry")
+    new = corrections(about("velvet curtain")[1::2], "velvet desk", said="sorry")
+    assert doubted_keys([*new, *trigger], anchor) == keys(trigger)
+    assert doubted_keys(trigger[1:], anchor) == frozenset()  # seven may be a coincidence
+    twice = [*trigger[:2], *corrections(about("password")[3::2], "send money", said="sorry")]
+    assert doubted_keys(twice, anchor) == frozenset()  # about one thing and a little more
+
+
 def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
     mended = corrections(PARCEL[1::2], "depot", said="portal")
     assert doubted_keys(mended, ANCHOR) == frozenset()
