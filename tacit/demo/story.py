@@ -2,7 +2,7 @@
 
 A small policy is taught an old world and served. A product asks it about things it never saw and
 sends feedback; the loop learns, a reviewer approves, serving swaps under load. Then a clique tries
-to poison it: once against screening, once with screening switched off, against the gate alone.
+to poison it: once against screening, once with screening and doubts switched off, against the gate.
 Every step goes through what a product and a reviewer use: HTTP, the openai client, the SDK.
 """
 
@@ -171,9 +171,14 @@ def _play(stage: Stage) -> Ending:
         _attack_screening(stage, loop, ending)
     # A quarter of a poisoned update may be taken and do no harm, which is not the gate's merit.
     undefended = with_overrides(
-        stage.settings, ["collector.screening.enabled=false", "trainer.interpolation_alphas=1"]
+        stage.settings,
+        [
+            "collector.screening.enabled=false",
+            "trainer.doubted_weight=1",
+            "trainer.interpolation_alphas=1",
+        ],
     )
-    stage.scene("Screening is now SWITCHED OFF, on purpose: the gate stands alone")
+    stage.scene("Screening and doubts are now SWITCHED OFF, on purpose: the gate stands alone")
     with _loop(stage, undefended, label=" on poison") as loop:
         _attack_gate(stage, loop, ending)
         _close(stage, loop, ending)
