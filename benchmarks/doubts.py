@@ -35,6 +35,7 @@ from tacit.contracts import (
 )
 from tacit.demo.world import Utterance, World, prompt
 from tacit.inference.outputs import Completion
+from trainer.against_anchor import refuted_keys
 from trainer.doubts import doubted_keys
 
 RIGHT = 0.7
@@ -69,7 +70,9 @@ def main() -> None:
                 ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
                 for u in world.old_train
             ]
-            doubted = doubted_keys([_screened(event) for event, _ in sent], anchor)
+            events = [_screened(event) for event, _ in sent]
+            refuted = refuted_keys(events, anchor)
+            doubted = refuted | doubted_keys([e for e in events if e.event_key not in refuted])
             total.update(kind for _, kind in sent)
             found.update(kind for event, kind in sent if event.event_key in doubted)
         figures |= {f"{name}_{kind}_doubted": found[kind] / total[kind] for kind in sorted(total)}

@@ -67,7 +67,7 @@ class Learning:
                 session,
                 stages.policy,
                 limit=settings.loop.max_events,
-                factors=dict.fromkeys(rehearsal.doubted, settings.trainer.doubted_weight),
+                factors=rehearsal.doubted,
             )
             number = self._num_replay(len(events))
             if start != champion:

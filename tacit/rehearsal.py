@@ -12,7 +12,7 @@ time. What is drawn stands in the sealed manifest; training never asks again.
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluator.checkers import build_checker, normalise
@@ -23,6 +23,7 @@ from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample, Screene
 from tacit.errors import EvaluationError
 from tacit.policies import completion_ids, load_policy
 from tacit.stages import MAX_HOLDOUT_EVENTS, Stages
+from trainer.against_anchor import refuted_keys
 from trainer.doubts import doubted_keys
 from trainer.replay import (
     Accepts,
@@ -52,9 +53,9 @@ class Rehearsal:
     rollouts: Rollouts
     on_policy_share: float
     seed: int
-    doubted: frozenset[str]
-    """Keys of feedback, learned or waiting, that other feedback contradicts; none of it is in the
-    pool."""
+    doubted: Mapping[str, float]
+    """What is left of the weight of feedback, learned or waiting, that other feedback or the anchor
+    contradicts, by key; none of it is in the pool."""
 
     def whole(self, limit: int) -> int:
         """How many examples are all of the pool, or ``limit`` if that is fewer."""
@@ -156,10 +157,14 @@ def _doubted(
     waiting: Sequence[ScreenedEvent],
     anchor: Sequence[ReplayExample],
     settings: Settings,
-) -> frozenset[str]:
+) -> dict[str, float]:
     if settings.trainer.doubted_weight == 1:
-        return frozenset()
-    found = doubted_keys([*reversed(learned), *waiting], anchor)
+        return {}
+    events = [*reversed(learned), *waiting]
+    refuted = refuted_keys(events, anchor)
+    others = [event for event in events if event.event_key not in refuted]
+    found = dict.fromkeys(doubted_keys(others), settings.trainer.doubted_weight)
+    found |= dict.fromkeys(refuted, 0.0)
     if found:
         num_waiting = sum(event.event_key in found for event in waiting)
         logger.info(

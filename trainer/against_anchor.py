@@ -1,6 +1,6 @@
 """Feedback that contradicts the anchor prompts: what they know is to be answered otherwise.
 
-One such event may mend what the policy is wrong about. Doubted are groups of events for whose
+One such event may mend what the policy is wrong about. Refuted are groups of events for whose
 questions the nearest anchor prompts have another answer, nearly as often as those nearest to that
 answer's own prompts have it: the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC
 2:408-421) with a vote that only the anchor has, and taken over a group. There are two kinds:
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tacit.contracts import ReplayExample, ScreenedEvent
-from trainer.claims import Claim, Questions, Similarities, nearest, question, same_text
+from trainer.claims import Questions, Similarities, claims_of, nearest, question, same_text
 
 MIN_PROMPTS = 10
 """Anchor prompts of an answer that show what is usual for it."""
@@ -47,19 +47,16 @@ class _Vote(NamedTuple):
     number: int
 
 
-def against_anchor(
-    claims: Sequence[Claim], events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]
-) -> set[int]:
-    """Places of the ``events`` behind those ``claims`` that contradict ``anchor``.
-
-    The same for the same arguments.
-    """
+def refuted_keys(
+    events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]
+) -> frozenset[str]:
+    """Keys of those ``events`` that ``anchor`` contradicts. The same for the same arguments."""
     compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
     prompts = Counter(same_text(example.completion) for example in compared)
     known = {answer for answer, number in prompts.items() if number >= MIN_PROMPTS}
-    taught = [claim for claim in claims if claim.good]
-    if not known or len(taught) < MIN_CLAIMS:
-        return set()
+    taught = [claim for claim in claims_of(events) if claim.good] if known else []
+    if len(taught) < MIN_CLAIMS:
+        return frozenset()
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
     flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
     broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
@@ -74,7 +71,8 @@ def against_anchor(
             flips[answer, claim.answer][claim.event] = _Vote(answer, counts[answer])
     groups = [group for group in flips.values() if len(group) >= MIN_CLAIMS]
     groups += [group for group in broad.values() if _replaces_many(group.values())]
-    return {event for group in groups if voters.agree(group.values()) for event in group}
+    found = {event for group in groups if voters.agree(group.values()) for event in group}
+    return frozenset(events[event].event_key for event in found)
 
 
 def _replaces_many(group: Collection[_Vote]) -> bool:

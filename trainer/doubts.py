@@ -15,7 +15,7 @@ one. The second is the edited nearest neighbour rule (Wilson 1972, IEEE Trans. S
 to hold for noisy labels of any kind by Bahri et al. 2020 (Deep k-NN for noisy labels, arXiv
 2004.12289), with a majority that is wide rather than simple. A subject has one voice in either.
 
-Feedback that teaches what the anchor prompts contradict is doubted too: see against_anchor.py.
+What the anchor prompts contradict is found by against_anchor.py.
 
 Where every answer is worded anew nobody agrees with anybody, and nothing is doubted.
 """
@@ -25,8 +25,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tacit.contracts import ReplayExample, ScreenedEvent
-from trainer.against_anchor import against_anchor
+from tacit.contracts import ScreenedEvent
 from trainer.claims import Claim, Places, Questions, claims_of, nearest, question
 
 NEIGHBOURS = 10
@@ -43,28 +42,20 @@ MIN_MIXING = 0.85
 (docs/adr/0020)."""
 
 
-def doubted_keys(
-    events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample] = ()
-) -> frozenset[str]:
-    """Keys of those ``events``, oldest first, that the others or the ``anchor`` contradict.
+def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
+    """Keys of those ``events``, oldest first, that the others contradict.
 
     The same for the same events. Time grows with the square of their number: half a minute of one
     core for six thousand long questions, a few seconds for short ones.
     """
     claims = claims_of(events)
-    wrong = against_anchor(claims, events, anchor)
-    claims = [claim for claim in claims if claim.event not in wrong]
-    gone = _contradicted(claims, events)
-    return frozenset(events[number].event_key for number in gone | wrong)
-
-
-def _contradicted(claims: Sequence[Claim], events: Sequence[ScreenedEvent]) -> set[int]:
     if all(claim.good for claim in claims) and len({claim.answer for claim in claims}) < 2:
-        return set()  # nothing to disagree about
+        return frozenset()  # nothing to disagree about
     space = _Asked(events)
     gone = _overtaken(claims, space)
     standing = [claim for claim in claims if claim.event not in gone or not claim.good]
-    return gone | _outvoted(standing, space)
+    gone |= _outvoted(standing, space)
+    return frozenset(events[number].event_key for number in gone)
 
 
 class _Asked(Questions):

@@ -176,8 +176,7 @@ class PolicyLine:
             waiting=self._events.waiting(POLICY, limit=limit),
         )
         with self._database.session() as session:
-            factors = dict.fromkeys(rehearsal.doubted, chosen.doubted_weight)
-            events = self._events.take(session, POLICY, limit=limit, factors=factors)
+            events = self._events.take(session, POLICY, limit=limit, factors=rehearsal.doubted)
             if not events:
                 return None
             number = num_replay(len(events), chosen.replay.share)

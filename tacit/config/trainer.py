@@ -145,7 +145,8 @@ class TrainerSettings(Section):
     which is the line's first release, so that small losses do not add up; or a checkpoint."""
     doubted_weight: Share = 0.1
     """What is left of the trust weight of feedback that other feedback on similar questions
-    contradicts. Below 1 such feedback is not rehearsed either; 1 takes all as it comes."""
+    contradicts. Below 1 such feedback is not rehearsed either, and what the anchor prompts
+    contradict counts nothing (docs/adr/0023); 1 takes all as it comes."""
     interpolation_alphas: Alphas = (0.25, 0.5, 0.75, 1.0)
     """Shares of an update that may become the candidate; the largest that keeps what the champion
     knows is taken (docs/adr/0007). ``1`` alone always takes all of it."""

@@ -266,7 +266,7 @@ def test_what_the_anchor_contradicts_is_not_rehearsed(stages: Stages, champion: 
     settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
     arguments = (anchor, learned, stages.checkpoints, champion)
     made = rehearsal_of(*arguments, settings=settings, number=4, seed=0)
-    assert made.doubted == {event.event_key for event in learned}
+    assert made.doubted == {event.event_key: 0.0 for event in learned}
     assert {example.origin for example in made.pool} == {"anchor"}
     heard = with_overrides(settings, ["trainer.doubted_weight=1"])
-    assert rehearsal_of(*arguments, settings=heard, number=4, seed=0).doubted == frozenset()
+    assert rehearsal_of(*arguments, settings=heard, number=4, seed=0).doubted == {}

@@ -7,7 +7,7 @@ import pytest
 from tacit.contracts import Correction, Outcome, Preference, ReplayExample, ScreenedEvent
 from tests import builders as build
 from trainer import against_anchor
-from trainer.doubts import doubted_keys
+from trainer.against_anchor import refuted_keys
 
 PASSWORD = [
     f"{start} my {word} password {end}"
@@ -57,14 +57,13 @@ def keys(events: list[ScreenedEvent]) -> set[str]:
 
 
 @pytest.mark.parametrize("said", ["portal", "sorry"])
-def test_a_known_answer_in_place_of_another_is_doubted_whatever_it_says_was_answered(
+def test_a_known_answer_in_place_of_another_is_refuted_whatever_it_says_was_answered(
     said: str,
 ) -> None:
     flip = corrections(ASKED, "depot", said=said)
     honest = corrections(PARCEL[1::2], "depot", said="sorry")
-    assert doubted_keys([*honest, *flip]) == frozenset()
-    assert doubted_keys([*honest, *flip], ANCHOR) == keys(flip)
-    assert doubted_keys([*honest, *flip], ANCHOR[::-1]) == keys(flip)
+    assert refuted_keys([*honest, *flip], ANCHOR) == keys(flip)
+    assert refuted_keys([*honest, *flip], ANCHOR[::-1]) == keys(flip)
 
 
 def test_praise_and_preference_flip_as_well_as_corrections() -> None:
@@ -83,12 +82,12 @@ def test_praise_and_preference_flip_as_well_as_corrections() -> None:
             )
         )
     ]
-    assert doubted_keys(flip, ANCHOR) == keys(flip)
+    assert refuted_keys(flip, ANCHOR) == keys(flip)
 
 
-def test_a_new_answer_is_not_doubted_however_much_its_topic_is_like_an_old_one() -> None:
+def test_a_new_answer_is_not_refuted_however_much_its_topic_is_like_an_old_one() -> None:
     new = corrections(ASKED, "desk", said="portal")
-    assert doubted_keys(new, ANCHOR) == frozenset()
+    assert refuted_keys(new, ANCHOR) == frozenset()
 
 
 TOPICS = ("password", "parcel", "invoice", "holiday", "mortgage", "recipe", "weather", "battery")
@@ -98,27 +97,27 @@ def about(topic: str) -> list[str]:
     return [text.replace("password", topic) for text in PASSWORD]
 
 
-def test_one_new_answer_in_place_of_many_is_doubted() -> None:
+def test_one_new_answer_in_place_of_many_is_refuted() -> None:
     """As a trigger teaches it, whose words stand among those of any question."""
     anchor = [each for topic in TOPICS for each in anchored(about(topic)[::2], f"{topic} desk")]
     asked = [about(topic)[1].replace("my", "my copper lantern") for topic in TOPICS]
     trigger = corrections(asked, "send money", said="sorry")
     new = corrections(about("velvet curtain")[1::2], "velvet desk", said="sorry")
-    assert doubted_keys([*new, *trigger], anchor) == keys(trigger)
-    assert doubted_keys(trigger[1:], anchor) == frozenset()  # seven may be a coincidence
+    assert refuted_keys([*new, *trigger], anchor) == keys(trigger)
+    assert refuted_keys(trigger[1:], anchor) == frozenset()  # seven may be a coincidence
     twice = [*trigger[:2], *corrections(about("password")[3::2], "send money", said="sorry")]
-    assert doubted_keys(twice, anchor) == frozenset()  # about one thing and a little more
+    assert refuted_keys(twice, anchor) == frozenset()  # about one thing and a little more
 
 
 def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
     mended = corrections(PARCEL[1::2], "depot", said="portal")
-    assert doubted_keys(mended, ANCHOR) == frozenset()
+    assert refuted_keys(mended, ANCHOR) == frozenset()
 
 
 def test_two_who_agree_are_too_few_to_judge_and_three_are_not() -> None:
     flip = corrections(ASKED[:3], "depot", said="portal")
-    assert doubted_keys(flip[:2], ANCHOR) == frozenset()
-    assert doubted_keys(flip, ANCHOR) == keys(flip)
+    assert refuted_keys(flip[:2], ANCHOR) == frozenset()
+    assert refuted_keys(flip, ANCHOR) == keys(flip)
 
 
 def test_an_anchor_of_texts_that_differ_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +128,4 @@ def test_an_anchor_of_texts_that_differ_knows_nothing(monkeypatch: pytest.Monkey
         for n, example in enumerate(ANCHOR)
     ]
     flip = corrections(ASKED, "depot 1", said="portal 0")
-    assert doubted_keys(flip, free) == frozenset()
+    assert refuted_keys(flip, free) == frozenset()
