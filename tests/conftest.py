@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from tacit.checkpoints import CheckpointStore
+from tacit.commands.options import console
 from tacit.database import Database
 
 # Tiny models are slower on two threads than on one, the more so on a busy machine. torch reads it
@@ -68,6 +69,12 @@ def _no_thread_is_left() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     names = sorted(thread.name for thread in left if thread.is_alive())
     assert not names, f"expected a test that closes what it opens; got threads {names} left"
+
+
+@pytest.fixture(autouse=True)
+def _wide_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide in every test, whatever the first one to import the commands had set."""
+    monkeypatch.setattr(console, "width", 200)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Real Kafka brokers of the tests' own: started, killed and started again on their data."""
 
+import os
 import shutil
 import signal
 import socket
@@ -57,6 +58,7 @@ class Broker:
         """SIGSTOP: connections stay open and nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # a busy machine takes its time to stop it
 
     def remove(self) -> None:
         """Kill it and forget its data."""

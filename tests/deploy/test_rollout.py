@@ -157,7 +157,7 @@ def test_the_command_line_shows_what_the_api_says(
     monkeypatch.setattr(
         Remote, "post", lambda _, path, body: control.call("POST", path, Scope.REVIEW, body).json()
     )
-    told = run(cli, ["rollout", "--key", "k"], env={"COLUMNS": "160"}).output
+    told = run(cli, ["rollout", "--key", "k"]).output
     for text in ("r-default-1 beside r-default-0", "canary, 10 % of subjects", "3 of 3"):
         assert text in told
     assert "champion" in told

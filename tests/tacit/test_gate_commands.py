@@ -48,7 +48,7 @@ class Service:
     def run(self, *words: str) -> Result:
         options = ["--url", f"http://127.0.0.1:{self.port}", "--home", str(self.home)]
         command = [*words, *options, "--key", self.desk.keys["reviewer"]]
-        return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+        return CliRunner().invoke(app, command)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_api_and_command_answer_alike(tmp_path: Path, sqlite_database: Database)
         assert done.exit_code == 0, done.output
         report = ValueReport.model_validate_json(done.stdout)
         assert report == recorded_values(sqlite_database, "default")
-        shown = CliRunner().invoke(app, [*words, "--key", reader], env={"COLUMNS": "160"})
+        shown = CliRunner().invoke(app, [*words, "--key", reader])
         assert "80 answers" in shown.stdout
         assert f"{report.arms[1].doubly_robust.value:.3f} [" in shown.stdout
         refused = CliRunner().invoke(app, [*words, "--key", service.key])

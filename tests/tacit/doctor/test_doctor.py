@@ -47,9 +47,7 @@ def test_the_command_prints_rows_and_fails_with_them(
     assert (good.exit_code, bad.exit_code) == (0, 1)
     [row] = [row for row in json.loads(bad.stdout) if row["status"] == "fail"]
     assert row["area"] == "ports"
-    table = CliRunner().invoke(
-        app, ["doctor", "--set", "loop.min_events=0"], env={"COLUMNS": "200"}
-    )
+    table = CliRunner().invoke(app, ["doctor", "--set", "loop.min_events=0"])
     assert table.exit_code == 1
     assert "loop.min_events" in table.stdout
 
