@@ -119,7 +119,7 @@ class Service:
         words = [word for override in overrides for word in ("--set", override)]
         return ["--home", str(self.settings.home), *words, *self._options]
 
-    def wait(self, what: str, done: Callable[[], Any], *, timeout_s: float = 400) -> Any:
+    def wait(self, what: str, done: Callable[[], Any], *, timeout_s: float = 250) -> Any:
         """Until ``done`` returns something true, which is returned."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
