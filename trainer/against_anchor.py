@@ -5,7 +5,8 @@ questions the nearest anchor prompts have another answer, nearly as often as tho
 answer's own prompts have it: the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC
 2:408-421) with a vote that only the anchor has, and taken over a group. There are two kinds:
 
-- one answer that the anchor knows is taught in place of one other: a flip;
+- one answer that the anchor knows is taught in place of one other: a flip, with whatever else
+  teaches that answer for questions of which no neighbour has it;
 - one answer that it does not know is taught in place of many: a trigger, or vandalism. A new topic
   may be much like an old one, but not like many.
 
@@ -60,6 +61,7 @@ def refuted_keys(
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
     flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
     broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
+    unlikely: defaultdict[str, set[int]] = defaultdict(set)
     for claim, counts in zip(taught, voters.votes(), strict=True):
         [(likeliest, number)] = counts.most_common(1) or [("", 0)]
         if claim.answer not in known:
@@ -69,9 +71,15 @@ def refuted_keys(
         about = {said, likeliest} if number >= MIN_VOTES else {said}
         for answer in (about & known) - {claim.answer}:
             flips[answer, claim.answer][claim.event] = _Vote(answer, counts[answer])
-    groups = [group for group in flips.values() if len(group) >= MIN_CLAIMS]
-    groups += [group for group in broad.values() if _replaces_many(group.values())]
-    found = {event for group in groups if voters.agree(group.values()) for event in group}
+        if not counts[claim.answer]:
+            unlikely[claim.answer].add(claim.event)
+    found: set[int] = set()
+    for (_, taught_answer), group in flips.items():
+        if len(group) >= MIN_CLAIMS and voters.agree(group.values()):
+            found |= group.keys() | unlikely[taught_answer]
+    for group in broad.values():
+        if _replaces_many(group.values()) and voters.agree(group.values()):
+            found |= group.keys()
     return frozenset(events[event].event_key for event in found)
 
 

@@ -66,6 +66,15 @@ def test_a_known_answer_in_place_of_another_is_refuted_whatever_it_says_was_answ
     assert refuted_keys([*honest, *flip], ANCHOR[::-1]) == keys(flip)
 
 
+def test_what_is_left_of_a_flip_is_refuted_with_it() -> None:
+    """A few lies at full weight, about what the policy answers otherwise, teach it as well."""
+    flip = corrections(ASKED[2:], "depot", said="portal")
+    odd = corrections(["forgot it, what now", "i forgot, help"], "depot", said="hm")
+    honest = corrections(PARCEL[1::2], "depot", said="sorry")
+    assert refuted_keys([*honest, *flip, *odd], ANCHOR) == keys([*flip, *odd])
+    assert refuted_keys([*honest, *odd], ANCHOR) == frozenset()
+
+
 def test_praise_and_preference_flip_as_well_as_corrections() -> None:
     flip = [
         build.screened(f"p-{n}", prompt=prompt, completion="depot", feedback=feedback)
