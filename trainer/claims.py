@@ -64,7 +64,8 @@ def nearest(similarity: Similarities, number: int) -> list[int]:
     if len(near) > number:  # what cannot be among them is not sorted
         least = np.partition(similarity[near], -number)[-number]
         near = near[similarity[near] >= least]
-    return near[np.argsort(-similarity[near], kind="stable")][:number].tolist()  # type: ignore[no-any-return]
+    order = np.argsort(-similarity[near], kind="stable")[:number]
+    return [int(place) for place in near[order]]
 
 
 def question(prompt: Sequence[Message]) -> str:
