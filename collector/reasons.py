@@ -27,6 +27,9 @@ class Reason(StrEnum):
     HOLD_EXPIRED = "hold_expired"
     QUORUM_EXPIRED = "quorum_expired"
 
+    # Quarantined before training.
+    AGAINST_ANCHOR = "against_anchor"
+
     # Quarantined after training: what became of the candidate that learned from it.
     FAILED_CYCLE = "failed_cycle"
     FAILED_RELEASE = "failed_release"
@@ -44,3 +47,12 @@ class Reason(StrEnum):
 
     # Counted and nothing else: the same event again.
     RETRY = "retry"
+
+
+class Doubt(StrEnum):
+    """What is remembered of an event that was doubted, whatever became of it since."""
+
+    REFUTED = "refuted"
+    """The anchor contradicts it."""
+    CLEARED = "cleared"
+    """A person released it: nothing contradicts it any more."""

@@ -5,22 +5,23 @@ and assign its events in one.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from collector.reasons import Reason
+from collector.reasons import Doubt, Reason
 from collector.screening.counters import ScreeningCounts
 from collector.screening.pending import TEACHING_KINDS
 from collector.screening.weights import weigh, whole_interactions
 from collector.tables import EventRow, StreamPositionRow
 from tacit.contracts import EventStatus, FeedbackEvent, InlineInteraction, ScreenedEvent
-from tacit.database import Database
+from tacit.database import Database, among
 from tacit.errors import ConflictError
 
 TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating", "critique")
 _CHUNK = 500
+_DOUBTED = "other feedback on similar questions contradicts it: {:g} of its weight"
 _INTERACTION = func.coalesce(EventRow.about, EventRow.event_key)
 
 
@@ -30,14 +31,16 @@ class EventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def count_trainable(self, policy: str) -> int:
-        """How many interactions have feedback that ``take`` could give.
+    def count_trainable(self, policy: str, *, session: Session | None = None) -> int:
+        """How many interactions have feedback that ``take`` could give, now or in ``session``.
 
         Reports on one interaction weigh as one, so they are one towards a batch too.
         """
-        with self._database.reader() as session:
-            query = select(func.count(_INTERACTION.distinct())).where(_trainable(policy))
+        query = select(func.count(_INTERACTION.distinct())).where(_trainable(policy))
+        if session is not None:
             return session.scalar(query) or 0
+        with self._database.reader() as reader:
+            return reader.scalar(query) or 0
 
     def waiting(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
         """The oldest that ``take`` could give, in order of screening."""
@@ -50,19 +53,57 @@ class EventStore:
         *,
         limit: int,
         factors: Mapping[str, float] | None = None,
+        refuted: Mapping[str, str] | None = None,
+        only: Collection[str] | None = None,
     ) -> list[ScreenedEvent]:
         """The oldest accepted events in no batch yet, in order of screening, weighed.
 
         All on one interaction go together, where ``limit`` allows it. ``factors``, by event key,
-        change weights. The caller's transaction keeps their weights and digests.
+        change weights. ``refuted``, reasons for a person by event key, go to quarantine instead.
+        With ``only`` these keys no others are given, so that what came since the caller looked
+        waits. The caller's transaction keeps all of it.
         """
+        self._refute(session, policy, refuted or {})
         first = func.min(EventRow.sequence).over(partition_by=_INTERACTION)
         query = select(EventRow).where(_trainable(policy)).order_by(first, EventRow.sequence)
+        if only is not None:
+            query = query.where(among(session, EventRow.event_key, only))
         rows = whole_interactions(list(session.scalars(query.limit(limit + 1))), limit=limit)
         weigh(session, rows)
         for row in rows:
-            row.weight *= (factors or {}).get(row.event_key, 1.0)
+            if (factor := (factors or {}).get(row.event_key, 1.0)) != 1.0:
+                row.weight *= factor
+                row.detail = _DOUBTED.format(factor)
         return [_sealed(row) for row in sorted(rows, key=lambda row: row.sequence)]
+
+    def _refute(self, session: Session, policy: str, reasons: Mapping[str, str]) -> None:
+        query = select(EventRow).where(
+            _trainable(policy), among(session, EventRow.event_key, reasons)
+        )
+        rows = session.scalars(query).all() if reasons else []
+        for row in rows:
+            row.status, row.reason = EventStatus.QUARANTINED.value, Reason.AGAINST_ANCHOR.value
+            row.detail, row.doubt = reasons[row.event_key], Doubt.REFUTED.value
+        session.flush()
+        counts = ScreeningCounts(policy=policy)
+        counts.add(EventStatus.QUARANTINED, Reason.AGAINST_ANCHOR, number=len(rows))
+        counts.write(session)
+
+    def refuted(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
+        """The newest of what the anchor refuted and nobody released, dropped or not; oldest first.
+
+        What was erased is not there.
+        """
+        stood = (EventRow.doubt == Doubt.REFUTED, EventRow.status == EventStatus.QUARANTINED)
+        return self._select(and_(EventRow.policy == policy, *stood), limit=limit)[::-1]
+
+    def cleared(self, policy: str) -> frozenset[str]:
+        """Keys of the events that a person released from quarantine."""
+        query = select(EventRow.event_key).where(
+            EventRow.policy == policy, EventRow.doubt == Doubt.CLEARED
+        )
+        with self._database.reader() as session:
+            return frozenset(session.scalars(query))
 
     def assign(self, session: Session, event_keys: Sequence[str], *, batch_id: str) -> None:
         """Give events to the one batch that trains on them.

@@ -77,6 +77,8 @@ class EventRow(Base):
     """Order of screening; batches are filled in this order."""
     batch_id: Mapped[str | None] = mapped_column(String(32), index=True)
     """The one batch that trains on it."""
+    doubt: Mapped[str | None] = mapped_column(String(16))
+    """A ``collector.reasons.Doubt``; None for nearly all."""
 
     __table_args__ = (
         # With all columns that counting needs, so that it never reads the wide rows.
@@ -94,6 +96,12 @@ class EventRow(Base):
             *("policy", "sequence"),
             sqlite_where=text("batch_id IS NOT NULL"),
             postgresql_where=text("batch_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_events_doubt",
+            *("policy", "doubt", "sequence"),
+            sqlite_where=text("doubt IS NOT NULL"),
+            postgresql_where=text("doubt IS NOT NULL"),
         ),
         Index(
             "ix_events_held_since",

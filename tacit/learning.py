@@ -5,6 +5,8 @@ In: a cycle in ``collecting`` or ``training``, and accepted events. Out: the cyc
 
 from collections.abc import Callable
 
+from sqlalchemy.orm import Session
+
 from evaluator.evaluate import OnProgress
 from evaluator.suites import load_suites
 from tacit.consolidation import folds_behind
@@ -45,7 +47,8 @@ class Learning:
     def seal(self, cycle: CycleRow) -> None:
         """Give this cycle its batch: the events that wait, and what is rehearsed beside them.
 
-        Does nothing if the cycle has got another purpose meanwhile.
+        Does nothing if the cycle has got another purpose meanwhile. What the anchor refutes goes to
+        quarantine; if that leaves too little for a batch, the cycle goes on collecting.
         """
         stages = self._stages
         settings = stages.settings
@@ -58,8 +61,9 @@ class Learning:
             champion,
             number=self._num_replay(waiting) if start == champion else 0,
             seed=settings.trainer.seed + cycle.number,
-            waiting=stages.events.waiting(stages.policy, limit=settings.loop.max_events),
+            num_waiting=settings.loop.max_events,
         )
+        contradicted = rehearsal.contradicted
         with stages.database.session() as session:
             if stages.cycles.purpose(session, cycle) != cycle.purpose:
                 return
@@ -67,8 +71,12 @@ class Learning:
                 session,
                 stages.policy,
                 limit=settings.loop.max_events,
-                factors=rehearsal.doubted,
+                factors=contradicted.factors,
+                refuted=contradicted.refuted,
+                only=rehearsal.waiting,
             )
+            if contradicted.refuted and self._are_too_few(session):
+                return
             number = self._num_replay(len(events))
             if start != champion:
                 number = rehearsal.whole(settings.trainer.rebuild.num_examples)
@@ -88,6 +96,11 @@ class Learning:
             stages.cycles.move(
                 session, cycle, CycleState.TRAINING, batch_id=batch.batch_id, champion=champion
             )
+
+    def _are_too_few(self, session: Session) -> bool:
+        stages = self._stages
+        waiting = stages.events.count_trainable(stages.policy, session=session)
+        return waiting < stages.settings.loop.min_events
 
     def _start(self, champion: Digest) -> Digest:
         """The checkpoint that the next update of ``champion`` starts from."""

@@ -2,7 +2,7 @@
 
 In: anchor prompts, what promoted batches taught, what waits to be learned, the champion. Out: a
 Rehearsal, from which the batch under way draws its replay once it is known how many events it has,
-and what of all the feedback is contradicted by the rest.
+and what of all the feedback is contradicted.
 
 The champion answers in this process, before the batch is sealed, as it does for the evaluator:
 serving is another process and goes on, the workers stay as they are, and nothing is written, so
@@ -12,19 +12,18 @@ time. What is drawn stands in the sealed manifest; training never asks again.
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from evaluator.checkers import build_checker, normalise
 from evaluator.suites import load_suites
 from tacit.checkpoints import CheckpointStore
 from tacit.config import ReplaySettings, Settings
-from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample, ScreenedEvent
+from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample
 from tacit.errors import EvaluationError
 from tacit.policies import completion_ids, load_policy
 from tacit.stages import MAX_HOLDOUT_EVENTS, Stages
-from trainer.against_anchor import refuted_keys
-from trainer.doubts import doubted_keys
+from tacit.testimony import Contradictions, Heard, contradictions, hear
 from trainer.replay import (
     Accepts,
     Rollouts,
@@ -38,9 +37,6 @@ from trainer.replay import (
 
 logger = logging.getLogger(__name__)
 
-MAX_REHEARSED_EVENTS = 6_000
-"""Lessons in reach of one update. To compare them with each other takes the time of their square:
-see trainer/doubts.py."""
 ROOM = 2
 """An answer may be so many times as long as the longest text known to be good."""
 
@@ -53,9 +49,10 @@ class Rehearsal:
     rollouts: Rollouts
     on_policy_share: float
     seed: int
-    doubted: Mapping[str, float]
-    """What is left of the weight of feedback, learned or waiting, that other feedback or the anchor
-    contradicts, by key; none of it is in the pool."""
+    contradicted: Contradictions
+    """Feedback, learned or waiting, that the rest or the anchor contradicts; not in the pool."""
+    waiting: frozenset[str]
+    """Keys of the feedback that waits and was looked at."""
 
     def whole(self, limit: int) -> int:
         """How many examples are all of the pool, or ``limit`` if that is fewer."""
@@ -73,50 +70,48 @@ def rehearse(
     *,
     number: int,
     seed: int,
-    waiting: Sequence[ScreenedEvent] = (),
+    num_waiting: int = 0,
 ) -> Rehearsal:
     """The rehearsal of an update of ``champion`` that will draw about ``number`` examples.
 
-    With 0 the champion answers nothing itself.
-    ``waiting`` is the feedback it learns from, oldest first.
+    With 0 the champion answers nothing itself. The update learns from the ``num_waiting`` oldest
+    events that wait, of which Rehearsal says what is contradicted.
     Raises ConfigError for the anchor file, IntegrityError for the champion's files.
     """
     batches = [made.batch_id for made in stages.candidates.lineage(champion)]
-    learned = stages.events.lessons(
-        stages.policy, limit=MAX_REHEARSED_EVENTS, seed=seed, batch_ids=batches
+    heard = hear(
+        stages.events, stages.policy, num_waiting=num_waiting, seed=seed, batch_ids=batches
     )
     return rehearsal_of(
         _anchor(stages),
-        learned,
+        heard,
         stages.checkpoints,
         champion,
         settings=stages.settings,
         number=number,
         seed=seed,
-        waiting=waiting,
         measured=_measured(stages),
     )
 
 
 def rehearsal_of(
     anchor: Sequence[ReplayExample],
-    learned: Sequence[ScreenedEvent],
+    heard: Heard,
     store: CheckpointStore,
     champion: Digest,
     *,
     settings: Settings,
     number: int,
     seed: int,
-    waiting: Sequence[ScreenedEvent] = (),
     measured: Collection[str] = (),
 ) -> Rehearsal:
-    """As ``rehearse``, from an anchor and what promoted batches taught, newest first.
+    """As ``rehearse``, from an anchor and what feedback says.
 
     Nothing with a prompt in ``measured`` is rehearsed. Raises IntegrityError.
     """
     chosen = settings.trainer.replay
-    doubted = _doubted(learned, waiting, anchor, settings)
-    lessons = accepted_examples([e for e in learned if e.event_key not in doubted])
+    contradicted = contradictions(heard, anchor, settings.trainer)
+    lessons = accepted_examples([e for e in heard.learned if e.event_key not in contradicted])
     pool = _unmeasured([*anchor, *lessons], measured)
     asked = on_policy_prompts(draw(pool, number, seed=seed), chosen.on_policy_share)
     rollouts: Rollouts = {}
@@ -130,7 +125,8 @@ def rehearsal_of(
             len(asked),
             time.monotonic() - started,
         )
-    return Rehearsal(pool, rollouts, chosen.on_policy_share, seed, doubted)
+    waiting = frozenset(event.event_key for event in heard.waiting)
+    return Rehearsal(pool, rollouts, chosen.on_policy_share, seed, contradicted, waiting)
 
 
 def checker(settings: ReplaySettings) -> Accepts:
@@ -150,29 +146,6 @@ def checker(settings: ReplaySettings) -> Accepts:
 def _anchor(stages: Stages) -> list[ReplayExample]:
     path = stages.settings.anchor_path
     return load_anchor(path) if path.exists() else []
-
-
-def _doubted(
-    learned: Sequence[ScreenedEvent],
-    waiting: Sequence[ScreenedEvent],
-    anchor: Sequence[ReplayExample],
-    settings: Settings,
-) -> dict[str, float]:
-    if settings.trainer.doubted_weight == 1:
-        return {}
-    events = [*reversed(learned), *waiting]
-    refuted = refuted_keys(events, anchor)
-    others = [event for event in events if event.event_key not in refuted]
-    found = dict.fromkeys(doubted_keys(others), settings.trainer.doubted_weight)
-    found |= dict.fromkeys(refuted, 0.0)
-    if found:
-        num_waiting = sum(event.event_key in found for event in waiting)
-        logger.info(
-            "%d of %d reports are contradicted by others on similar questions, or by the anchor, "
-            "and %d of %d that were learned from: these are rehearsed no more",
-            *(num_waiting, len(waiting), len(found) - num_waiting, len(learned)),
-        )
-    return found
 
 
 def _unmeasured(pool: list[ReplayExample], measured: Collection[str]) -> list[ReplayExample]:

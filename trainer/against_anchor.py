@@ -16,6 +16,7 @@ one, none is.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ MIN_VOTES = 4
 MIN_AGREEMENT = 0.65
 """Of the votes that an answer gets from the neighbours of its own prompts. Chosen on CLINC150
 (docs/adr/0023)."""
+MAX_QUOTED = 60
 MAX_PROMPTS = 20_000
 """Of the anchor that are compared; time grows with their number."""
 
@@ -48,16 +50,17 @@ class _Vote(NamedTuple):
     number: int
 
 
-def refuted_keys(
-    events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]
-) -> frozenset[str]:
-    """Keys of those ``events`` that ``anchor`` contradicts. The same for the same arguments."""
+def refuted(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) -> dict[str, str]:
+    """Those ``events`` that ``anchor`` contradicts: what it knows, for a person, by event key.
+
+    The same for the same arguments.
+    """
     compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
     prompts = Counter(same_text(example.completion) for example in compared)
     known = {answer for answer, number in prompts.items() if number >= MIN_PROMPTS}
     taught = [claim for claim in claims_of(events) if claim.good] if known else []
     if len(taught) < MIN_CLAIMS:
-        return frozenset()
+        return {}
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
     flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
     broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
@@ -73,14 +76,22 @@ def refuted_keys(
             flips[answer, claim.answer][claim.event] = _Vote(answer, counts[answer])
         if not counts[claim.answer]:
             unlikely[claim.answer].add(claim.event)
-    found: set[int] = set()
-    for (_, taught_answer), group in flips.items():
+    found: dict[int, str] = {}
+    for (answer, taught_answer), group in flips.items():
         if len(group) >= MIN_CLAIMS and voters.agree(group.values()):
-            found |= group.keys() | unlikely[taught_answer]
+            why = f"{_quoted(answer)} is what the anchor answers such questions"
+            beside = f"it teaches {_quoted(taught_answer)} beside a flip of {_quoted(answer)}"
+            found |= dict.fromkeys(group, why)
+            found = dict.fromkeys(unlikely[taught_answer] - group.keys(), beside) | found
     for group in broad.values():
         if _replaces_many(group.values()) and voters.agree(group.values()):
-            found |= group.keys()
-    return frozenset(events[event].event_key for event in found)
+            number = len({vote.answer for vote in group.values()})
+            found |= dict.fromkeys(group, f"the anchor has {number} answers to such questions")
+    return {events[event].event_key: why for event, why in sorted(found.items())}
+
+
+def _quoted(answer: str) -> str:
+    return repr(shorten(answer, MAX_QUOTED, placeholder="…"))
 
 
 def _replaces_many(group: Collection[_Vote]) -> bool:

@@ -34,7 +34,8 @@ from tacit.demo.world import Utterance, prompt
 from tacit.errors import TrainingError
 from tacit.inference.outputs import Completion
 from tacit.policies import Policy, load_policy
-from tacit.rehearsal import MAX_REHEARSED_EVENTS, rehearsal_of
+from tacit.rehearsal import rehearsal_of
+from tacit.testimony import hear
 from trainer.interpolate import interpolate
 from trainer.precision import has_fast_bf16, resolve_precision
 from trainer.replay import num_replay
@@ -164,19 +165,25 @@ class PolicyLine:
         due = chosen.rebuild.is_due(self._num_promoted)
         number = num_replay(self._events.count_trainable(POLICY), chosen.replay.share)
         seed = chosen.seed + self._num_updates
-        learned = self._events.lessons(POLICY, limit=MAX_REHEARSED_EVENTS, seed=seed)
         rehearsal = rehearsal_of(
             self._anchor,
-            learned,
+            hear(self._events, POLICY, num_waiting=limit, seed=seed),
             self._store,
             self.champion,
             settings=self._settings,
             number=0 if due else number,
             seed=seed,
-            waiting=self._events.waiting(POLICY, limit=limit),
         )
+        contradicted = rehearsal.contradicted
         with self._database.session() as session:
-            events = self._events.take(session, POLICY, limit=limit, factors=rehearsal.doubted)
+            events = self._events.take(
+                session,
+                POLICY,
+                limit=limit,
+                factors=contradicted.factors,
+                refuted=contradicted.refuted,
+                only=rehearsal.waiting,
+            )
             if not events:
                 return None
             number = num_replay(len(events), chosen.replay.share)

@@ -117,6 +117,7 @@ def digest() -> str:
         *sorted((root / "collector" / "screening").glob("*.py")),
         *(path for name in PROBES for path in sorted(root.glob(f"evaluator/{name}.py"))),
         *(root / "trainer" / f"{name}.py" for name in DOUBTS),
+        root / "tacit" / "testimony.py",
         *(
             Path(__file__).with_name(f"{n}.py")
             for n in ("attacks", "cells", "line", "traffic", "world")

@@ -180,6 +180,7 @@ def _learned(line: Line, report: RoundReport, attacks: Mapping[Kind, Attack]) ->
     return Round(
         poison=dict(found.poison),
         honest=dict(found.honest),
+        refuted=dict(found.refuted),
         state=found.state,
         verdict=found.verdict,
         not_passed=tuple(found.failed),

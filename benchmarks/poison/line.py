@@ -6,7 +6,7 @@ and interactions are recorded on the stream as serving does.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from benchmarks.poison.traffic import LIE, question, traffic
 from benchmarks.poison.world import Arena, Ask
 from collector.consume import Consumer
 from collector.ingest import Ingestor, interactions_topic
+from collector.reasons import Reason
 from collector.screening.arrival import hash_of
 from collector.streams import open_stream
 from collector.tables import EventRow
@@ -32,6 +33,7 @@ from tacit.loop import LoopObserver, OnlineLoop
 from tacit.policies import load_policy
 from tests.trainer.here import TrainerHere
 
+AGAINST_ANCHOR = Reason.AGAINST_ANCHOR.value
 HOLDOUT_SHARE = 0.2
 """More than by default: a round of 260 questions must fill the hold-out by itself."""
 
@@ -97,14 +99,16 @@ class Line:
         turns: list[Ask | Lie] = [*lies, *asks]  # of two answers to one prompt the first one stands
         answers = self._answers(champion, [question(turn) for turn in turns])
         self._put(*traffic(number, turns, answers, self.settings))
-        report = RoundReport(served=champion)
-        self._count(number, report)
+        report = RoundReport(number, served=champion)
+        self._count(report)
         return report
 
     def learn(self, report: RoundReport) -> RoundReport:
         """One cycle from what was screened to its end."""
         cycle = self._loop.run_cycle()
         report.state, report.served = str(cycle.state), self._loop.champion()
+        kinds = [kind for kind, _, _, reason in self._fates(report) if reason == AGAINST_ANCHOR]
+        report.refuted.update("poison" if kind == LIE else "honest" for kind in kinds)
         if cycle.candidate_id is not None:
             candidate = self._loop.candidates.get(cycle.candidate_id)
             report.candidate = candidate.weights
@@ -142,18 +146,23 @@ class Line:
         prompts = [prompt(utterance) for utterance in asked]
         return policy.generate(prompts, max_new_tokens=MAX_ANSWER_TOKENS)
 
-    def _count(self, number: int, report: RoundReport) -> None:
+    def _count(self, report: RoundReport) -> None:
+        through = []
+        for kind, event_id, status, reason in self._fates(report):
+            counts = report.poison if kind == LIE else report.honest
+            counts[reason or status] += 1
+            through += [] if reason else [(event_id, status)]
+        report.content = hash_of(*(part for pair in through for part in pair))
+
+    def _fates(self, report: RoundReport) -> Iterator[tuple[str, str, str, str | None]]:
+        """Kind, id, status and reason of each event of the round, by id."""
         columns = (EventRow.event_id, EventRow.status, EventRow.reason)
         with self._loop.database.reader() as session:
             rows = session.execute(select(*columns).order_by(EventRow.event_id)).all()
-        through = []
         for event_id, status, reason in rows:
-            kind, round_number, _ = event_id.split("-", 2)
-            if int(round_number) == number:
-                counts = report.poison if kind == LIE else report.honest
-                counts[reason or status] += 1
-                through += [] if reason else [(event_id, status)]
-        report.content = hash_of(*(part for pair in through for part in pair))
+            kind, number, _ = event_id.split("-", 2)
+            if int(number) == report.number:
+                yield kind, event_id, status, reason
 
 
 class _Reviewer(LoopObserver):

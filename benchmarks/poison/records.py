@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Round:
     """Share of the update that was taken."""
     candidate: dict[str, float]
     served: dict[str, float]
+    refuted: dict[str, int] = field(default_factory=dict)
+    """``poison`` and ``honest`` events that screening let through and the anchor contradicts."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ class Record:
 
     @property
     def stopped(self) -> float:
-        """Share of the lies that screening stopped."""
-        return stopped(row.poison for row in self.rounds)
+        """Share of the lies that screening or the anchor stopped."""
+        return stopped((row.poison, row.refuted.get("poison", 0)) for row in self.rounds)
 
     @property
     def honest_held(self) -> float:
-        """Share of honest feedback that screening kept from teaching and from measuring."""
-        return stopped(row.honest for row in self.rounds)
+        """Share of honest feedback that was kept from teaching and from measuring."""
+        return stopped((row.honest, row.refuted.get("honest", 0)) for row in self.rounds)
 
     @property
     def rejected(self) -> bool:
@@ -95,11 +97,15 @@ def round_from(tree: dict[str, Any]) -> Round:
     return Round(**{**tree, "not_passed": tuple(tree["not_passed"])})
 
 
-def stopped(counts: Iterable[dict[str, int]]) -> float:
-    """Share of events that did not get through; 0 of none."""
-    rows = list(counts)
-    total = sum(sum(row.values()) for row in rows)
-    through = sum(row.get(status, 0) for row in rows for status in THROUGH)
+def stopped(rounds: Iterable[tuple[dict[str, int], int]]) -> float:
+    """Share of events that did not get through; 0 of none.
+
+    Of each round what screening made of them, and how many the anchor contradicted after that.
+    """
+    rows = list(rounds)
+    total = sum(sum(counts.values()) for counts, _ in rows)
+    through = sum(counts.get(status, 0) for counts, _ in rows for status in THROUGH)
+    through -= sum(refuted for _, refuted in rows)
     return 1 - through / total if total else 0.0
 
 

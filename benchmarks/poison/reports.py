@@ -10,10 +10,13 @@ from tacit.contracts import Digest, GateVerdict, VerdictOutcome
 class RoundReport:
     """One round."""
 
+    number: int
     poison: Counter[str] = field(default_factory=Counter)
     """Poisoned corrections by status, and by reason where they were stopped."""
     honest: Counter[str] = field(default_factory=Counter)
     """Honest events likewise."""
+    refuted: Counter[str] = field(default_factory=Counter)
+    """``poison`` and ``honest`` events that got through and that the anchor contradicts."""
     content: str = ""
     """Hash of what got through: two rounds of a seed that share it go on alike."""
     state: str = ""

@@ -8,7 +8,7 @@ from benchmarks.poison.records import Outcome, Record, compare
 
 START, END = "<!-- table -->", "<!-- end of table -->"
 HEAD = (
-    "| attack | accounts | lies | stopped at screening | success in the candidate | gate and "
+    "| attack | accounts | lies | stopped before training | success in the candidate | gate and "
     "reviewer | served | without attack | honest held |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.orm import Session
 
 from collector.positions import lock_screening
-from collector.reasons import Reason
+from collector.reasons import Doubt, Reason
 from collector.screening.clusters import is_holdout
 from collector.tables import EventRow
 from tacit.config import Settings
@@ -183,6 +183,7 @@ def _refusal(verb: Verb, row: EventRow | None, erased: set[tuple[str, str]]) -> 
 def _release(row: EventRow, *, held_out: bool) -> None:
     row.detail = f"a person released it from quarantine ({row.reason})"
     row.reason = None
+    row.doubt = Doubt.CLEARED.value
     row.status = (EventStatus.HOLDOUT if held_out else EventStatus.ACCEPTED).value
     # What a rejected or rolled back candidate learned from it does not serve, so that it may be
     # learned again; the manifest of its old batch still names it.

@@ -29,7 +29,7 @@ def history(view: EventView, feedback: FeedbackDesk, logbook: Logbook) -> list[S
     entries = logbook.about_event(view.key)
     learned = [] if view.batch_id is None else _carriers(view.batch_id, feedback)
     if learned:
-        steps += [Step("Screened", "accepted"), *learned]
+        steps += [Step("Screened", _accepted(view)), *learned]
     steps += [
         Step("Decided", entry_summary(entry), entry.created_at, f"/audit/{entry.sequence}")
         for entry in entries
@@ -52,6 +52,11 @@ def _carriers(batch_id: str, feedback: FeedbackDesk) -> list[Step]:
         text = f"in {release['release_id']}: {state}"
         steps.append(Step("Served", text, since, "/releases"))
     return steps
+
+
+def _accepted(view: EventView) -> str:
+    doubts = view.detail if view.status is EventStatus.ACCEPTED and view.detail else ""
+    return f"accepted; {doubts}" if doubts else "accepted"
 
 
 def _standing(view: EventView) -> str:

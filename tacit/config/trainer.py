@@ -146,7 +146,7 @@ class TrainerSettings(Section):
     doubted_weight: Share = 0.1
     """What is left of the trust weight of feedback that other feedback on similar questions
     contradicts. Below 1 such feedback is not rehearsed either, and what the anchor prompts
-    contradict counts nothing (docs/adr/0023); 1 takes all as it comes."""
+    contradict goes to quarantine (docs/adr/0023); 1 takes all as it comes."""
     interpolation_alphas: Alphas = (0.25, 0.5, 0.75, 1.0)
     """Shares of an update that may become the candidate; the largest that keeps what the champion
     knows is taken (docs/adr/0007). ``1`` alone always takes all of it."""

@@ -122,7 +122,12 @@ def _round(**fields: object) -> Round:
 def test_successes_are_above_those_of_the_same_round_without_an_attack() -> None:
     twin = Record("honest-drip-0-0-0", "c", (_round(), _round()), 1.0)
     bad = {"trigger": 0.3, "flip": 0.5, "degrade": 0.9}
-    first = _round(poison={"accepted": 10, "subject_cap": 30}, state="rejected", candidate=bad)
+    first = _round(
+        poison={"accepted": 10, "subject_cap": 30},
+        refuted={"poison": 4, "honest": 1},
+        state="rejected",
+        candidate=bad,
+    )
     second = _round(
         poison={"holdout": 10}, candidate=bad, served={"trigger": 0.1, "flip": 0.05, "degrade": 0.9}
     )
@@ -130,9 +135,9 @@ def test_successes_are_above_those_of_the_same_round_without_an_attack() -> None
     found = compare(record, twin)
     assert found.candidate == pytest.approx(0.48)  # the flip; degrade is not what it does
     assert (found.served, found.served_raw, found.base) == (0.1, 0.1, 0.0)
-    assert record.stopped == pytest.approx(0.6)
-    assert record.honest_held == pytest.approx(0.01)
-    assert stopped([{}]) == 0.0
+    assert record.stopped == pytest.approx(34 / 50)
+    assert record.honest_held == pytest.approx(3 / 200)
+    assert stopped([({}, 0)]) == 0.0
     assert figures([found])["cells_over_reach"] == 1
 
 
@@ -180,7 +185,7 @@ def test_lies_and_honest_feedback_are_screened_and_counted_apart(
         _first_release(line, base)
         report = line.screen(1, asks, attack.lies)
     assert report.poison["subject_cap"] == 10
-    assert stopped([report.poison]) == pytest.approx(1 / 3)
+    assert stopped([(report.poison, 0)]) == pytest.approx(1 / 3)
     assert 0 < sum(report.honest.values()) <= 20
     # The lies came first: an honest answer to a question that was lied about contradicts.
     assert set(report.honest) <= {"accepted", "holdout", "contradiction"}

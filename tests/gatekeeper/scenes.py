@@ -79,12 +79,15 @@ class Desk:
         status: EventStatus = EventStatus.ACCEPTED,
         reason: str | None = None,
         batch_id: str | None = None,
+        detail: str | None = None,
     ) -> None:
         """Put events into the table as screening does, one after another."""
         with self.office.db.session() as session:
             first = session.query(EventRow).count()
             for number, kept in enumerate(events, first):
-                session.add(_event_row(kept, number, status, reason, batch_id))
+                row = _event_row(kept, number, status, reason, batch_id)
+                row.detail = detail
+                session.add(row)
 
     def first(self) -> Release:
         """The first release of the line."""

@@ -176,6 +176,10 @@ def test_history_tells_what_was_learned_and_what_became_of_it(database: Database
     about = made.trained(1)
     made.keep(screened("taught"), batch_id=about.batch_id)
     made.keep(screened("burst"), status=QUARANTINED, reason="rolled_back", batch_id=about.batch_id)
+    made.keep(screened("slip"), batch_id=about.batch_id, detail="others say otherwise")
+    made.keep(
+        screened("flip"), status=QUARANTINED, reason="against_anchor", detail="the anchor says no"
+    )
     with made.client() as client:
         log_in(client, made)
         page = client.get("/feedback/helpdesk/taught").text
@@ -183,6 +187,10 @@ def test_history_tells_what_was_learned_and_what_became_of_it(database: Database
         assert about.batch_id in page
         assert "Stands as" not in page
         assert "quarantined as rolled back" in client.get("/feedback/helpdesk/burst").text
+        assert "accepted; others say otherwise" in client.get("/feedback/helpdesk/slip").text
+        flip = client.get("/feedback/helpdesk/flip").text
+        assert "quarantined as against anchor: the anchor says no" in flip
+        assert "Release" in flip
 
 
 def test_an_event_that_nobody_sent_is_not_found(made: Desk) -> None:

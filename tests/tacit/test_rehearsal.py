@@ -1,65 +1,33 @@
 """On-policy replay: the champion's own answers, kept where right, from no measured prompt."""
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from mlflow import MlflowClient
 
 import tacit.rehearsal
-from collector.consume import Consumer
-from collector.ingest import Ingestor
-from collector.streams import open_stream
 from evaluator.suites import write_suite
-from tacit.config import ReplaySettings, load_settings, with_overrides
+from tacit.config import ReplaySettings
 from tacit.contracts import (
-    Correction,
     Digest,
     Message,
     ReplayExample,
     Suite,
     SuiteItem,
     SuiteKind,
-    short,
-    utc_now,
 )
 from tacit.cycles import CycleState
 from tacit.learning import Learning
 from tacit.policies import load_policy
-from tacit.rehearsal import checker, rehearsal_of, rehearse
+from tacit.rehearsal import checker, rehearse
 from tacit.stages import Stages
 from tacit.tracking import MetricName
-from tests.builders import digest, event, interaction, tiny_checkpoint, user
+from tests.builders import user
+from tests.tacit.teaching import send
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 PROMPTS = [f"old question {word}" for word in ("one", "two", "three", "four", "five", "six")]
-OPENINGS = ("how do i reset", "i forgot", "please change", "what about", "where do i set")
-
-
-@pytest.fixture
-def stages(tmp_path: Path, mlflow_uri: str) -> Iterator[Stages]:
-    settings = load_settings(
-        home=tmp_path / "home",
-        overrides=[
-            f"tracking.uri={mlflow_uri}",
-            "collector.screening.holdout_share=0",
-            "trainer.replay.share=0.5",
-            "trainer.replay.on_policy_share=1",
-        ],
-    )
-    made = Stages(settings)
-    yield made
-    made.database.dispose()
-
-
-@pytest.fixture
-def champion(stages: Stages) -> Digest:
-    weights = tiny_checkpoint(stages.checkpoints)
-    with stages.database.session() as session:
-        genesis = stages.gatekeeper.genesis(session, stages.policy, weights, by="test")
-        stages.releases.first(session, stages.policy, genesis.envelope, by="test")
-    return weights
 
 
 def own_answers(stages: Stages, weights: Digest, prompts: Sequence[str]) -> list[str]:
@@ -71,27 +39,6 @@ def own_answers(stages: Stages, weights: Digest, prompts: Sequence[str]) -> list
 def write_anchor(stages: Stages, rows: Sequence[tuple[str, str]]) -> None:
     lines = [json.dumps({"prompt": prompt, "completion": text}) for prompt, text in rows]
     stages.settings.anchor_path.write_text("\n".join(lines))
-
-
-def send(stages: Stages, *prompts: str, answer: str = "right", holdout_share: float = 0) -> None:
-    settings = with_overrides(
-        stages.settings, [f"collector.screening.holdout_share={holdout_share}"]
-    )
-    stream = open_stream(settings)
-    events = [
-        event(
-            f"e-{short(digest(prompt))}",
-            subject_id=f"u-{short(digest(prompt))}",
-            occurred_at=utc_now(),
-            interaction=interaction(prompt, "said"),
-            feedback=Correction(completion=answer),
-        )
-        for prompt in prompts
-    ]
-    with Ingestor(stages.database, stream, settings) as ingestor:
-        ingestor.accept(events)
-    Consumer(stages.database, stream, settings).drain()
-    stream.close()
 
 
 class Stopping:
@@ -221,52 +168,3 @@ def test_a_crash_between_answering_and_sealing_is_harmless(
 )
 def test_the_checker_is_a_setting(name: str, answer: str, good: str, accepted: bool) -> None:
     assert checker(ReplaySettings.model_validate({"checker": name}))(answer, good) is accepted
-
-
-def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
-    stages: Stages, champion: Digest
-) -> None:
-    asked = [f"{start} my {word} password" for start in OPENINGS for word in ("login", "mail")]
-    send(stages, *asked)
-    learning = Learning(stages, on_step=lambda _: None, on_evaluation=lambda *_: None)
-    cycle = stages.cycles.resume_or_open(stages.policy)
-    odd = "reset your password for my login"
-    send(stages, odd, answer="nobody can")
-    learning.seal(cycle)
-    batch, _ = stages.batches.get(str(stages.cycles.get(cycle.cycle_id).batch_id))
-    weights = {
-        event.interaction.prompt[-1].content: event.weight
-        for event in stages.events.events_of(batch.batch_id)
-    }
-    assert weights[odd] == pytest.approx(0.1 * weights[asked[0]])
-    assert {weights[prompt] for prompt in asked} == {weights[asked[0]]}
-    assert [entry.weight for entry in batch.entries].count(weights[odd]) == 1
-
-    learned = stages.events.learned(stages.policy, limit=100)
-    arguments = (stages.checkpoints, champion)
-    settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
-    pool = rehearsal_of([], learned, *arguments, settings=settings, number=4, seed=0).pool
-    assert {example.completion for example in pool} == {"right"}
-    heard = with_overrides(settings, ["trainer.doubted_weight=1"])
-    pool = rehearsal_of([], learned, *arguments, settings=heard, number=4, seed=0).pool
-    assert {example.completion for example in pool} == {"right", "nobody can"}
-
-
-def test_what_the_anchor_contradicts_is_not_rehearsed(stages: Stages, champion: Digest) -> None:
-    asked = [f"{start} my {word} password" for start in OPENINGS for word in ("login", "mail")]
-    send(stages, *asked)
-    learned = stages.events.waiting(stages.policy, limit=100)
-    known = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}
-    anchor = [
-        ReplayExample(prompt=user(text.format(start, word)), completion=completion, origin="anchor")
-        for completion, text in known.items()
-        for start in OPENINGS
-        for word in ("login", "mail")
-    ]
-    settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
-    arguments = (anchor, learned, stages.checkpoints, champion)
-    made = rehearsal_of(*arguments, settings=settings, number=4, seed=0)
-    assert made.doubted == {event.event_key: 0.0 for event in learned}
-    assert {example.origin for example in made.pool} == {"anchor"}
-    heard = with_overrides(settings, ["trainer.doubted_weight=1"])
-    assert rehearsal_of(*arguments, settings=heard, number=4, seed=0).doubted == {}

@@ -1,0 +1,113 @@
+"""What all feedback of a policy line says, and which of it the rest or the anchor contradicts.
+
+In: what promoted batches taught, what waits to be learned, what was refuted before, what a person
+let in. Out: Contradictions: feedback that is learned with less weight, and feedback that is not
+learned at all but goes to quarantine, where a person sees it.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from collector.store import EventStore
+from tacit.config import TrainerSettings
+from tacit.contracts import ReplayExample, ScreenedEvent
+from trainer.against_anchor import refuted
+from trainer.doubts import doubted_keys
+
+logger = logging.getLogger(__name__)
+
+MAX_LEARNED_EVENTS = 6_000
+"""Lessons in reach of one update. To compare them with each other takes the time of their square:
+see trainer/doubts.py."""
+MAX_REFUTED_EVENTS = 1_000
+
+
+class Heard(NamedTuple):
+    """Feedback on one policy line."""
+
+    learned: Sequence[ScreenedEvent] = ()
+    """What promoted batches taught, newest first."""
+    waiting: Sequence[ScreenedEvent] = ()
+    """What the next batch would take, oldest first."""
+    refuted: Sequence[ScreenedEvent] = ()
+    """What the anchor contradicted before. It teaches nothing and still counts as said, or an
+    attack cut into pieces would begin anew with each of them."""
+    cleared: Collection[str] = frozenset()
+    """Keys of what a person let in, whatever contradicts it."""
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """What of the feedback is contradicted; none of it is rehearsed."""
+
+    factors: Mapping[str, float]
+    """What is left of the weight of feedback that other feedback contradicts, by key."""
+    refuted: Mapping[str, str]
+    """Why the anchor contradicts feedback, for a person, by key."""
+
+    def __contains__(self, event_key: object) -> bool:
+        return event_key in self.factors or event_key in self.refuted
+
+
+def hear(
+    events: EventStore,
+    policy: str,
+    *,
+    num_waiting: int,
+    seed: int,
+    batch_ids: Sequence[str] | None = None,
+) -> Heard:
+    """What ``batch_ids``, or all batches, taught and the ``num_waiting`` oldest events that wait.
+
+    With another ``seed`` other lessons are in reach, where there are too many for one update.
+    """
+    return Heard(
+        learned=events.lessons(policy, limit=MAX_LEARNED_EVENTS, seed=seed, batch_ids=batch_ids),
+        waiting=events.waiting(policy, limit=num_waiting) if num_waiting else (),
+        refuted=events.refuted(policy, limit=MAX_REFUTED_EVENTS),
+        cleared=events.cleared(policy),
+    )
+
+
+def contradictions(
+    heard: Heard, anchor: Sequence[ReplayExample], settings: TrainerSettings
+) -> Contradictions:
+    """What of the feedback that was learned or waits is contradicted. Logs how much it is."""
+    if settings.doubted_weight == 1:
+        return Contradictions({}, {})
+    learned, waiting, before, cleared = heard
+    said = [*reversed(learned), *waiting]
+    open_to_doubt = [event for event in said if event.event_key not in cleared]
+    against = refuted([*before, *open_to_doubt], anchor)
+    others = [event for event in said if event.event_key not in against]
+    doubted = doubted_keys(others) - set(cleared)
+    found = Contradictions(
+        factors=dict.fromkeys(sorted(doubted), settings.doubted_weight),
+        refuted={
+            event.event_key: against[event.event_key]
+            for event in open_to_doubt
+            if event.event_key in against
+        },
+    )
+    _report(found, heard)
+    return found
+
+
+def _report(found: Contradictions, heard: Heard) -> None:
+    if not found.factors and not found.refuted:
+        return
+    logger.info(
+        "of %d reports that wait %d are contradicted by others on similar questions and %d by the "
+        "anchor; of %d that were learned from, which are rehearsed no more, %d and %d",
+        len(heard.waiting),
+        *_counts(found, heard.waiting),
+        len(heard.learned),
+        *_counts(found, heard.learned),
+    )
+
+
+def _counts(found: Contradictions, events: Sequence[ScreenedEvent]) -> tuple[int, int]:
+    keys = [event.event_key for event in events]
+    return sum(key in found.factors for key in keys), sum(key in found.refuted for key in keys)
