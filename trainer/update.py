@@ -155,6 +155,8 @@ class PolicyTrainer:
         start = batch.trained_from
         self._store.verify(start)
         settings, num_lost = pinned(self._settings, self._store), 0
+        if batch.start is not None:
+            settings = settings.of_rebuild()
         kept = settings.kl_anchor(start, anchor)
         if kept not in (None, start):
             settings = settings.model_copy(update={"kl_reference": kept})

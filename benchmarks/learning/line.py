@@ -213,6 +213,8 @@ class PolicyLine:
     def _update(self, sealed: _Sealed) -> Digest:
         verify_batch(*sealed)
         settings = self._settings.trainer
+        if sealed.batch.start is not None:
+            settings = settings.of_rebuild()
         precision = resolve_precision(settings.precision, fast_bf16=has_fast_bf16("cpu"))
         job = UpdateJob(
             sealed.batch.trained_from,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tacit.config.base import Count, Section, Share
+from tacit.config.base import Count, Positive, Section, Share
 
 
 class ReplaySettings(Section):
@@ -33,6 +33,10 @@ class RebuildSettings(Section):
     """The update on every so many promoted ones is a rebuild; 0 is never."""
     num_examples: Count = 20_000
     """Replay examples of one, at most."""
+    num_epochs: Count | None = None
+    """Of a rebuild, which has more to learn than other updates; by default as many as these."""
+    learning_rate: Positive | None = None
+    """Likewise."""
 
     def is_due(self, num_promoted: int) -> bool:
         """Whether the update after ``num_promoted`` promoted ones starts from the anchor."""

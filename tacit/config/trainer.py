@@ -154,6 +154,14 @@ class TrainerSettings(Section):
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often an update starts again after losing a worker."""
 
+    def of_rebuild(self) -> "TrainerSettings":
+        """These settings for an update that starts from the line's frozen anchor."""
+        chosen = {
+            "num_epochs": self.rebuild.num_epochs or self.num_epochs,
+            "learning_rate": self.rebuild.learning_rate or self.learning_rate,
+        }
+        return self.model_copy(update=chosen)
+
     def kl_anchor(self, parent: Digest, anchor: Digest | None = None) -> Digest | None:
         """The checkpoint that replay is held to in an update of ``parent``; None where none is.
 

@@ -24,6 +24,7 @@ def test_every_second_update_starts_from_the_anchor(
 ) -> None:
     overrides = [
         "trainer.rebuild.every=2",
+        "trainer.rebuild.num_epochs=4",
         f"trainer.full_fine_tuning={str(full_fine_tuning).lower()}",
         "trainer.interpolation_alphas=0.5,1",
     ]
@@ -43,6 +44,7 @@ def test_every_second_update_starts_from_the_anchor(
         assert {example.prompt for example in replay} == taught
         assert {example.origin for example in replay} == {"accepted"}
         assert second.choice is None
+        assert first.config["num_epochs"] != second.config["num_epochs"] == 4
         run = MlflowClient(loop.settings.tracking_uri).get_run(str(cycle.mlflow_run_id))
         assert run.data.tags["tacit.start"] == anchor
 

@@ -98,6 +98,14 @@ def test_the_profile_of_small_policies_trains_all_weights_and_rehearses_much() -
     assert chosen.replay.on_policy_share == 0.5
 
 
+def test_a_rebuild_may_have_epochs_and_a_rate_of_its_own() -> None:
+    usual = load_settings(overrides=["trainer.num_epochs=2"]).trainer
+    assert usual.of_rebuild() == usual
+    own = ["trainer.rebuild.num_epochs=7", "trainer.rebuild.learning_rate=0.5"]
+    found = load_settings(overrides=own).trainer.of_rebuild()
+    assert (found.num_epochs, found.learning_rate) == (7, 0.5)
+
+
 def test_a_rebuild_is_due_at_every_so_many_updates() -> None:
     def due(every: int) -> list[int]:
         chosen = load_settings(overrides=[f"trainer.rebuild.every={every}"]).trainer.rebuild
