@@ -21,7 +21,7 @@ from tacit.errors import ConflictError
 
 TRAINABLE_KINDS = ("correction", "preference", "outcome", "rating", "critique")
 _CHUNK = 500
-_DOUBTED = "other feedback on similar questions contradicts it: {:g} of its weight"
+_DOUBTED = "other feedback on similar questions contradicts it"
 _INTERACTION = func.coalesce(EventRow.about, EventRow.event_key)
 
 
@@ -43,8 +43,21 @@ class EventStore:
             return reader.scalar(query) or 0
 
     def waiting(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
-        """The oldest that ``take`` could give, in order of screening."""
-        return self._select(_trainable(policy), limit=limit, newest_first=False)
+        """What ``take`` would give now, in order of screening."""
+        with self._database.reader() as session:
+            rows = self._oldest(session, policy, limit=limit)
+            return [screened(row) for row in rows]
+
+    def _oldest(
+        self, session: Session, policy: str, *, limit: int, only: Collection[str] | None = None
+    ) -> list[EventRow]:
+        """Those whose interactions were first reported on, in order of screening."""
+        first = func.min(EventRow.sequence).over(partition_by=_INTERACTION)
+        query = select(EventRow).where(_trainable(policy)).order_by(first, EventRow.sequence)
+        if only is not None:
+            query = query.where(among(session, EventRow.event_key, only))
+        rows = whole_interactions(list(session.scalars(query.limit(limit + 1))), limit=limit)
+        return sorted(rows, key=lambda row: row.sequence)
 
     def take(
         self,
@@ -53,30 +66,30 @@ class EventStore:
         *,
         limit: int,
         factors: Mapping[str, float] | None = None,
-        refuted: Mapping[str, str] | None = None,
         only: Collection[str] | None = None,
     ) -> list[ScreenedEvent]:
         """The oldest accepted events in no batch yet, in order of screening, weighed.
 
         All on one interaction go together, where ``limit`` allows it. ``factors``, by event key,
-        change weights. ``refuted``, reasons for a person by event key, go to quarantine instead.
-        With ``only`` these keys no others are given, so that what came since the caller looked
-        waits. The caller's transaction keeps all of it.
+        change weights. With ``only`` these keys no others are given, so that what came since the
+        caller looked waits. The caller's transaction keeps all of it.
         """
-        self._refute(session, policy, refuted or {})
-        first = func.min(EventRow.sequence).over(partition_by=_INTERACTION)
-        query = select(EventRow).where(_trainable(policy)).order_by(first, EventRow.sequence)
-        if only is not None:
-            query = query.where(among(session, EventRow.event_key, only))
-        rows = whole_interactions(list(session.scalars(query.limit(limit + 1))), limit=limit)
+        rows = self._oldest(session, policy, limit=limit, only=only)
         weigh(session, rows)
         for row in rows:
-            if (factor := (factors or {}).get(row.event_key, 1.0)) != 1.0:
+            factor = (factors or {}).get(row.event_key)
+            if factor is not None:
                 row.weight *= factor
-                row.detail = _DOUBTED.format(factor)
-        return [_sealed(row) for row in sorted(rows, key=lambda row: row.sequence)]
+                row.detail = f"{_DOUBTED}: {factor:g} of its weight"
+            elif row.detail and row.detail.startswith(_DOUBTED):
+                row.detail = None  # of a batch that came to nothing
+        return [_sealed(row) for row in rows]
 
-    def _refute(self, session: Session, policy: str, reasons: Mapping[str, str]) -> None:
+    def refute(self, session: Session, policy: str, reasons: Mapping[str, str]) -> None:
+        """Quarantine what the anchor contradicts of the feedback that waits.
+
+        ``reasons``, for a person, are by event key; others than what waits stay as they are.
+        """
         query = select(EventRow).where(
             _trainable(policy), among(session, EventRow.event_key, reasons)
         )

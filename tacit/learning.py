@@ -67,16 +67,16 @@ class Learning:
         with stages.database.session() as session:
             if stages.cycles.purpose(session, cycle) != cycle.purpose:
                 return
+            stages.events.refute(session, stages.policy, contradicted.refuted)
+            if contradicted.refuted and self._are_too_few(session):
+                return
             events = stages.events.take(
                 session,
                 stages.policy,
                 limit=settings.loop.max_events,
                 factors=contradicted.factors,
-                refuted=contradicted.refuted,
                 only=rehearsal.waiting,
             )
-            if contradicted.refuted and self._are_too_few(session):
-                return
             number = self._num_replay(len(events))
             if start != champion:
                 number = rehearsal.whole(settings.trainer.rebuild.num_examples)

@@ -176,13 +176,9 @@ class PolicyLine:
         )
         contradicted = rehearsal.contradicted
         with self._database.session() as session:
+            self._events.refute(session, POLICY, contradicted.refuted)
             events = self._events.take(
-                session,
-                POLICY,
-                limit=limit,
-                factors=contradicted.factors,
-                refuted=contradicted.refuted,
-                only=rehearsal.waiting,
+                session, POLICY, limit=limit, factors=contradicted.factors, only=rehearsal.waiting
             )
             if not events:
                 return None

@@ -52,6 +52,14 @@ def test_twelve_reports_on_one_interaction_weigh_as_one_and_count_as_one(room: R
     assert taken[12].weight == pytest.approx(0.7)
 
 
+def test_what_waits_is_what_a_batch_would_take_late_reports_included(room: Room) -> None:
+    record(room, recorded("i-1"), recorded("i-2", prompt=user("another prompt")))
+    room.screen(*opinions(3), about("e-8", "i-2"), about("e-9", "i-1", subject_id="u-9"))
+    waiting = [e.event_key for e in room.store.waiting("default", limit=4)]
+    assert waiting == [f"helpdesk/e-{n}" for n in (0, 1, 2, 9)]
+    assert [e.event_key for e in take(room, limit=4)] == waiting
+
+
 def test_inline_interactions_of_one_content_are_one(room: Room) -> None:
     said = interaction("where is my order", "billing")
     other = interaction("where is my order", "returns")

@@ -22,6 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWar
 OPENINGS = ("how do i reset", "i forgot", "please change", "what about", "where do i set")
 
 
+def told(stages: Stages) -> list[str]:
+    """What is noted of events for a person."""
+    with stages.database.session() as session:
+        return list(session.scalars(select(EventRow.detail).where(EventRow.detail.is_not(None))))
+
+
 def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
     stages: Stages, champion: Digest
 ) -> None:
@@ -40,6 +46,7 @@ def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
     assert weights[odd] == pytest.approx(0.1 * weights[asked[0]])
     assert {weights[prompt] for prompt in asked} == {weights[asked[0]]}
     assert [entry.weight for entry in batch.entries].count(weights[odd]) == 1
+    assert told(stages) == ["other feedback on similar questions contradicts it: 0.1 of its weight"]
 
     learned = stages.events.learned(stages.policy, limit=100)
     arguments = (stages.checkpoints, champion)
@@ -49,6 +56,11 @@ def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
     deaf = with_overrides(settings, ["trainer.doubted_weight=1"])
     pool = rehearsal_of([], Heard(learned), *arguments, settings=deaf, number=4, seed=0).pool
     assert {example.completion for example in pool} == {"right", "nobody can"}
+
+    with stages.database.session() as session:
+        stages.events.release_batch(session, batch.batch_id)
+        stages.events.take(session, stages.policy, limit=99)
+    assert told(stages) == []
 
 
 KNOWN = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}
@@ -98,9 +110,7 @@ def test_what_the_anchor_contradicts_goes_to_quarantine_and_the_rest_is_learned(
     assert sealed(stages, learning) == set(HONEST)
     assert fates(stages) == dict.fromkeys(FLIP, "against_anchor") | dict.fromkeys(HONEST)
     assert stages.events.reasons(stages.policy) == {"against_anchor": len(FLIP)}
-    with stages.database.session() as session:
-        told = set(session.scalars(select(EventRow.detail).where(EventRow.doubt.is_not(None))))
-    assert told == {"'portal' is what the anchor answers such questions"}
+    assert set(told(stages)) == {"'portal' is what the anchor answers such questions"}
 
 
 def test_an_attack_in_pieces_does_not_begin_anew_with_each(
