@@ -9,10 +9,10 @@
     → promoted | rejected | failed
 
 No stage knows another: each takes contracts and returns contracts, and the loop hands them on. The
-stages are opened in stages.py. Sealing and training are in learning.py with rehearsal.py,
-evaluating and deciding in assessment.py, promoting in promotion.py with rollout.py. A cycle's state
-stands in the database and moves in the same transaction as the work it stands for, so that a loop
-killed anywhere and started again goes on from where it was.
+stages are opened in stages.py. Sealing and training are in learning.py with testimony.py and
+rehearsal.py, evaluating and deciding in assessment.py, promoting in promotion.py with rollout.py. A
+cycle's state stands in the database and moves in the same transaction as the work it stands for, so
+that a loop killed anywhere and started again goes on from where it was.
 """
 
 import logging

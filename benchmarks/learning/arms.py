@@ -31,7 +31,7 @@ class Arm:
     suits: bool = False
     """Whether it gets what the service sets for the size of its policy, under ``overrides``."""
     joint: bool = False
-    """All right answers at once, old and new: no feedback, no rounds."""
+    """All right answers at once, old and new, as they are at the end: no feedback, no rounds."""
 
 
 DEFAULT = "tacit"

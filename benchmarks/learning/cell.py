@@ -200,7 +200,7 @@ class _Run:
 
     def _jointly(self) -> Row:
         started = time.perf_counter()
-        streamed = [u for asked in self._traffic.rounds for u in asked]
+        streamed = self._traffic.still_right()
         replay = [
             ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
             for u in self._world.old_train

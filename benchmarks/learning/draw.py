@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from benchmarks.learning.__main__ import CELLS
-from benchmarks.learning.arms import ARMS, DEFAULT
+from benchmarks.learning.arms import ARMS, CEILING, DEFAULT
 from benchmarks.learning.plan import FROZEN
 from benchmarks.learning.probes import Row
 from benchmarks.learning.rows import read_rows
@@ -114,10 +114,13 @@ def _turned(figures: Figures) -> Iterator[str]:
         interval(list(final(figures, DEFAULT, "overturned", name).values()))
         for name in ("overturned", "overturned_stale")
     )
+    ceiling = _finals(figures, CEILING, "overturned", "overturned")
     yield (
         f"Overturned rules: {_percent(after)} of the answers are the new one at the end, "
         f"{_percent(stale)} the old one; neighbours lose {_points(drop)} points."
     )
+    if ceiling is not None:
+        yield f"Joint training, told all that is right at the end: {_percent(ceiling)}."
 
 
 def _finals(figures: Figures, arm: str, variant: str, name: str) -> Interval | None:

@@ -32,6 +32,7 @@ def full_cells() -> list[Cell]:
     few, rest = range(FEWER), range(FEWER, NUM_SEEDS)
     cells = [
         *quick_cells(few),
+        *_cells([CEILING], [OVERTURNED], few),
         *_cells([ADAPTER], [NOISY, OVERTURNED], few),
         *_cells(ARMS, [BASIC], few),
         *_cells([DEFAULT, ADAPTER], VARIANTS, few),

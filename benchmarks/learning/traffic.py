@@ -34,6 +34,11 @@ class Traffic:
         later = self.overturned.get(utterance.answer) if number >= self.turn else None
         return later or utterance.answer
 
+    def still_right(self) -> list[Utterance]:
+        """What was asked with an answer that is right at the end, in the order of the stream."""
+        last = len(self.rounds)
+        return [u for asked in self.rounds for u in asked if self.right(u, last) == u.answer]
+
 
 def make_traffic(
     world: World, *, num_rounds: int, per_round: int, num_overturned: int = 0, seed: int = 0

@@ -149,6 +149,15 @@ def test_an_overturned_rule_has_one_right_answer_before_the_turn_and_another_aft
     ]
 
 
+def test_what_is_still_right_leaves_out_what_was_overturned_since() -> None:
+    traffic = make_traffic(TOY, num_rounds=4, per_round=10, num_overturned=2)
+    answers = {u.answer for u in traffic.still_right()}
+    assert set(traffic.overturned.values()) <= answers
+    assert not answers & set(traffic.overturned)
+    asked = [u for each in make_traffic(TOY, num_rounds=4, per_round=10).rounds for u in each]
+    assert make_traffic(TOY, num_rounds=4, per_round=10).still_right() == asked
+
+
 def test_however_much_is_asked_an_overturned_rule_is_asked_about_afterwards() -> None:
     traffic = make_traffic(TOY, num_rounds=4, per_round=200, num_overturned=2)
     first = {u.text: u.answer for u in TOY.new_stream}
