@@ -39,12 +39,21 @@ class Claim:
 class Questions:
     """How similar questions are to each other."""
 
-    def __init__(self, asked: Sequence[str]) -> None:
+    def __init__(self, asked: Sequence[str], *, by_words: bool = False) -> None:
+        """``by_words``: by single words and pairs too, which tell topics apart that share many."""
+        from scipy.sparse import hstack
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-        # One text that has n-grams in any case: without any there is no vocabulary.
-        self._rows: Any = vectorizer.fit([*asked, "text"]).transform(asked)
+        def rows(**chosen: Any) -> Any:
+            vectorizer = TfidfVectorizer(sublinear_tf=True, **chosen)
+            # One text that has n-grams in any case: without any there is no vocabulary.
+            return vectorizer.fit([*asked, "text"]).transform(asked)
+
+        found = [rows(analyzer="char_wb", ngram_range=(3, 5))]
+        if by_words:
+            found.append(rows(ngram_range=(1, 2), token_pattern=r"\w+"))
+        # Each part has unit length, and so has the whole.
+        self._rows: Any = hstack(found, format="csr") / len(found) ** 0.5
 
     def similarities(self, these: Places, others: Places) -> Iterator[Similarities]:
         """Cosines of each of ``these`` with all ``others``: a row of len(others) each."""

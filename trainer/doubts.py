@@ -6,14 +6,18 @@ finger, or a lie. Both show in what other people said about similar questions.
 
 Overtaken: more than half of the newest ``NEWEST`` judgements of an answer to similar questions turn
 it down, and for the same other answer where they name one: a policy that confuses topics is turned
-down for many. And they do so where the answer was right before, not on a topic of their own that
-the policy takes for this one: questions for which it is turned down and for which it was praised
-are neighbours about as often as if they had been drawn alike (nearest neighbours as a two-sample
-test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann. Statist. 16:772-783). Outvoted: of the
-nearest ``NEIGHBOURS`` questions, several subjects were told one other answer and hardly anyone this
-one. The second is the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC 2:408-421), found
-to hold for noisy labels of any kind by Bahri et al. 2020 (Deep k-NN for noisy labels, arXiv
-2004.12289), with a majority that is wide rather than simple. A subject has one voice in either.
+down for many. Where nobody names one, it takes three quarters. And they do so where the answer was
+right before, not on a topic of their own that the policy takes for this one: questions for which it
+is turned down and for which it was praised are neighbours about as often as if they had been drawn
+alike (nearest neighbours as a two-sample test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann.
+Statist. 16:772-783). One praise alone is overtaken by nothing.
+
+Outvoted: what others say of the ``VOICES`` most similar questions predicts another answer. The
+prediction is kernel ridge regression on who said which answer is right, fitted anew around each
+question without what its own subject said (Saunders et al. 1998, ICML; local learning: Bottou &
+Vapnik 1992, Neural Comput. 4:888-900). To doubt labels that predictions from the other labels
+disagree with is confident learning (Northcutt et al. 2021, JAIR 70:1373-1411). A subject has one
+voice in either.
 
 What the anchor prompts contradict is found by against_anchor.py.
 
@@ -24,18 +28,34 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tacit.contracts import ScreenedEvent
-from trainer.claims import Claim, Places, Questions, claims_of, nearest, question
+from trainer.claims import (
+    Claim,
+    Places,
+    Questions,
+    Similarities,
+    claims_of,
+    nearest,
+    question,
+)
 
-NEIGHBOURS = 10
-"""Questions whose answers are compared."""
+VOICES = 50
+"""Similar questions, of others, from which the answer is predicted."""
+RIDGE = 2.0
+"""Noise of a voice over the similarity of a question with itself, as variances."""
+COMPLAINT = -0.5
+"""What turning an answer down says of it, where confirming it says 1."""
+MARGIN = 0.05
+"""By how much another answer must be predicted over the one that was given."""
 MIN_VOTES = 3
-MAJORITY = 3
-"""As many subjects and more must be for the other answer as are for this one."""
+"""Subjects who must be for the other answer; and whose praise must be overtaken."""
 NEWEST = 9
 NEARBY = 30
 """Questions that may be among the newest."""
+AGREED, UNNAMED = 0.5, 0.75
+"""Of the newest more than so many turn an answer down, for the same other one or for none."""
 MIXED_NEIGHBOURS = 5
 MIN_MIXING = 0.85
 """Of the neighbours from the other side that chance would bring. Chosen on streams of one seed
@@ -59,11 +79,14 @@ def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
 
 
 class _Asked(Questions):
-    """The questions of events, and who asked."""
+    """The questions of events, and the number of each one's subject."""
 
     def __init__(self, events: Sequence[ScreenedEvent]) -> None:
-        super().__init__([question(event.interaction.prompt) for event in events])
-        self.subjects = [(event.event.source, event.event.subject_id) for event in events]
+        asked = [question(event.interaction.prompt) for event in events]
+        super().__init__(asked, by_words=True)
+        names = [(event.event.source, event.event.subject_id) for event in events]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        self.subjects: NDArray[np.int64] = np.asarray([numbers[name] for name in names], np.int64)
 
 
 def _overtaken(claims: Sequence[Claim], space: _Asked) -> set[int]:
@@ -81,9 +104,11 @@ def _overtaken(claims: Sequence[Claim], space: _Asked) -> set[int]:
             near = nearest(similarity, NEARBY)
             newest = sorted((judged[place] for place in near), key=_place, reverse=True)
             instead, number = _agreed_against(_first_of_each(newest, space)[:NEWEST])
-            if number > NEWEST / 2:
+            if number > NEWEST * (UNNAMED if instead is None else AGREED):
                 by_answer[instead].add(claim.event)
         for instead, events in by_answer.items():
+            if len({space.subjects[event] for event in events}) < MIN_VOTES:
+                continue
             against = [c for c in judged if not c.good and c.instead in (None, instead)]
             if _mixing([c for c in taught if c.event in events], against, space) >= MIN_MIXING:
                 found |= events
@@ -119,24 +144,53 @@ def _outvoted(claims: Sequence[Claim], space: _Asked) -> set[int]:
     replaced = {claim.event for claim in claims if claim.good}
     said = [claim for claim in claims if claim.good or claim.event not in replaced]
     places = _places(said)
+    subjects = space.subjects[places]
     found: set[int] = set()
-    for claim, similarity in zip(said, space.similarities(places, places), strict=True):
-        similarity[places == claim.event] = -1.0
-        near = [said[place] for place in nearest(similarity, NEIGHBOURS)]
-        support, against = _votes(claim, _first_of_each(near, space))
-        if against >= MIN_VOTES and against > MAJORITY * support:
+    rows = space.similarities(places, places)
+    for claim, subject, similarity in zip(said, subjects, rows, strict=True):
+        similarity[subjects == subject] = -1.0
+        near = nearest(similarity, VOICES)
+        if _is_outvoted(claim, [said[place] for place in near], similarity[near], space):
             found.add(claim.event)
     return found
 
 
-def _votes(claim: Claim, voices: Sequence[Claim]) -> tuple[int, int]:
-    """How many of ``voices`` agree with ``claim``, and how many with what contradicts it most."""
-    votes = Counter((voice.answer, voice.good) for voice in voices)
-    good, bad = votes[claim.answer, True], votes[claim.answer, False]
-    taught = Counter({answer: number for (answer, is_good), number in votes.items() if is_good})
-    del taught[claim.answer]
-    other = max(taught.values(), default=0)
-    return (good, max(other, bad)) if claim.good else (bad + other, good)
+def _is_outvoted(
+    claim: Claim, voices: Sequence[Claim], similarity: Similarities, space: _Asked
+) -> bool:
+    if len(voices) < MIN_VOTES:
+        return False
+    scores = _predicted(voices, similarity, space)
+    own = scores.pop(claim.answer, 0.0)
+    other = max(scores, key=lambda answer: scores[answer], default=None)
+    ahead = own - max(scores.get(other, 0.0), 0.0)
+    if (-ahead if claim.good else ahead) <= MARGIN:
+        return False
+
+    def contradicts(voice: Claim) -> bool:
+        if voice.answer == claim.answer:
+            return voice.good != claim.good
+        return claim.good and voice.good and voice.answer == other
+
+    return len({space.subjects[v.event] for v in voices if contradicts(v)}) >= MIN_VOTES
+
+
+def _predicted(
+    voices: Sequence[Claim], similarity: Similarities, space: _Asked
+) -> dict[str | None, float]:
+    """How right each answer of ``voices`` is where a question has ``similarity`` [n] to theirs.
+
+    1 is what somebody says who confirms it of this very question, were there no noise.
+    """
+    places = _places(voices)
+    kernel = np.stack([*space.similarities(places, places)])
+    speaks = [(space.subjects[v.event], v.answer, v.good) for v in voices]
+    times = Counter(speaks)  # who says the same of n similar questions has one voice, not n
+    kernel[np.diag_indices(len(voices))] += [RIDGE * times[spoken] for spoken in speaks]
+    scores: defaultdict[str | None, float] = defaultdict(float)
+    for voice, share in zip(voices, np.linalg.solve(kernel, similarity), strict=True):
+        scores[voice.answer] += float(share) * (1.0 if voice.good else COMPLAINT)
+    return scores
 
 
 def _first_of_each(claims: Sequence[Claim], space: _Asked) -> list[Claim]:

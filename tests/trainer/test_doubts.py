@@ -1,6 +1,7 @@
 """Whose word counts: feedback that other people's feedback on similar questions contradicts."""
 
 import itertools
+import random
 
 from tacit.contracts import Correction, Critique, Outcome, Preference, ScreenedEvent
 from tests import builders as build
@@ -74,9 +75,26 @@ def test_a_rule_that_changes_back_stands_again() -> None:
 
 
 def test_few_who_object_overtake_nothing_and_are_doubted_themselves() -> None:
-    old = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
-    objections = [correction(prompt, "desk", said="portal") for prompt in PASSWORD[12:14]]
+    old = [correction(prompt, "portal") for prompt in PASSWORD]
+    objections = [correction(f"{prompt}?", "desk", said="portal") for prompt in PASSWORD[12:14]]
     assert doubted_keys([*old, *objections]) == keys(*objections)
+
+
+def test_few_whose_wording_is_new_may_have_a_topic_of_their_own() -> None:
+    old = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
+    new = [correction(prompt, "desk", said="portal") for prompt in PASSWORD[12:14]]
+    assert doubted_keys([*old, *new]) == frozenset()
+
+
+def test_complaints_that_name_no_other_answer_overtake_one_later() -> None:
+    later = [prompt.replace(" today", " now").replace(" again", " soon") for prompt in PASSWORD]
+    mixed = random.Random(1).sample([*PASSWORD, *later], 21)
+    old = [correction(prompt, "portal") for prompt in mixed[:14]]
+    complaints = [outcome(prompt, "portal", BAD) for prompt in mixed[14:21]]
+    corrections = [correction(prompt, "desk", said="portal") for prompt in mixed[14:19]]
+    assert not doubted_keys([*old, *complaints[:5]]) & keys(*old)
+    assert doubted_keys([*old, *corrections]) == keys(*old)
+    assert doubted_keys([*old, *complaints]) == keys(*old)
 
 
 def test_a_lone_wrong_answer_among_many_that_agree_is_doubted() -> None:
