@@ -41,6 +41,7 @@ from trainer.doubts import doubted_keys
 RIGHT = 0.7
 """Of requests about what it was asked before; about an overturned rule it begins anew."""
 SEEDS = (0, 1, 2)
+PER_ROUND = 500
 NUM_ATTACKS, NUM_ACCOUNTS = 10, 25
 CONFUSED = 10
 """Similar questions whose answers it confuses."""
@@ -83,7 +84,7 @@ def main() -> None:
 def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
     """Every event with what it is at the end: right, wrong from the start, or stale."""
     traffic = make_traffic(
-        world, num_rounds=10, per_round=150, num_overturned=variant.overturned, seed=seed
+        world, num_rounds=10, per_round=PER_ROUND, num_overturned=variant.overturned, seed=seed
     )
     answers = sorted({u.answer for u in (*world.old_train, *world.new_stream)})
     users, policy = Users(variant, answers, seed=seed), _Policy(world, traffic, seed=seed)
