@@ -47,8 +47,8 @@ RIDGE = 2.0
 """Noise of a voice over the similarity of a question with itself, as variances."""
 COMPLAINT = -0.5
 """What turning an answer down says of it, where confirming it says 1."""
-MARGIN = 0.05
-"""By how much another answer must be predicted over the one that was given."""
+MARGIN, MAJORITY = 0.05, 2.0
+"""By how much, and how many times as much, another answer must be predicted as the one given."""
 MIN_VOTES = 3
 """Subjects who must be for the other answer; and whose praise must be overtaken."""
 NEWEST = 9
@@ -163,8 +163,9 @@ def _is_outvoted(
     scores = _predicted(voices, similarity, space)
     own = scores.pop(claim.answer, 0.0)
     other = max(scores, key=lambda answer: scores[answer], default=None)
-    ahead = own - max(scores.get(other, 0.0), 0.0)
-    if (-ahead if claim.good else ahead) <= MARGIN:
+    best = max(scores.get(other, 0.0), 0.0)
+    less, more = (own, best) if claim.good else (best, own)
+    if more - less <= MARGIN or more <= MAJORITY * less:
         return False
 
     def contradicts(voice: Claim) -> bool:
