@@ -10,7 +10,7 @@ down for many. Where nobody names one, it takes three quarters. And they do so w
 right before, not on a topic of their own that the policy takes for this one: questions for which it
 is turned down and for which it was praised are neighbours about as often as if they had been drawn
 alike (nearest neighbours as a two-sample test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann.
-Statist. 16:772-783). One praise alone is overtaken by nothing.
+Statist. 16:772-783). Praise of fewer than ``MIN_VOTES`` subjects is overtaken by nothing.
 
 Outvoted: what others say of the ``VOICES`` most similar questions predicts another answer. The
 prediction is kernel ridge regression on who said which answer is right, fitted anew around each
@@ -65,8 +65,8 @@ MIN_MIXING = 0.85
 def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
     """Keys of those ``events``, oldest first, that the others contradict.
 
-    The same for the same events. Time grows with the square of their number: half a minute of one
-    core for six thousand long questions, a few seconds for short ones.
+    The same for the same events. Time grows with the square of their number: a quarter of a
+    minute of a slow core for four thousand short questions.
     """
     claims = claims_of(events)
     if all(claim.good for claim in claims) and len({claim.answer for claim in claims}) < 2:
