@@ -78,6 +78,7 @@ class EventStore:
         weigh(session, rows)
         for row in rows:
             factor = (factors or {}).get(row.event_key)
+            row.undoubted = None if factor is None else row.weight
             if factor is not None:
                 row.weight *= factor
                 row.detail = f"{_DOUBTED}: {factor:g} of its weight"
@@ -185,7 +186,7 @@ class EventStore:
         """As ``learned``, but of more than ``limit`` only half are the newest.
 
         The other half is a sample of all that came before, another for another ``seed``: no lesson
-        is out of reach for its age.
+        is out of reach for its age. Each weighs what it would if it had never been doubted.
         """
         learned = _learned(policy, batch_ids)
         query = select(EventRow.sequence).where(learned).order_by(EventRow.sequence.desc())
@@ -198,7 +199,7 @@ class EventStore:
         found: list[ScreenedEvent] = []
         for start in range(0, len(chosen), _CHUNK):
             these = EventRow.sequence.in_(chosen[start : start + _CHUNK])
-            found += self._select(and_(learned, these))
+            found += self._select(and_(learned, these), undoubted=True)
         return found
 
     def holdout(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
@@ -245,11 +246,12 @@ class EventStore:
         *,
         limit: int | None = None,
         newest_first: bool = True,
+        undoubted: bool = False,
     ) -> list[ScreenedEvent]:
         order = EventRow.sequence.desc() if newest_first else EventRow.sequence
         with self._database.reader() as session:
             rows = session.scalars(select(EventRow).where(condition).order_by(order).limit(limit))
-            return [screened(row) for row in rows]
+            return [screened(row, undoubted=undoubted) for row in rows]
 
 
 def _learned(policy: str, batch_ids: Sequence[str] | None) -> ColumnElement[bool]:
@@ -259,14 +261,18 @@ def _learned(policy: str, batch_ids: Sequence[str] | None) -> ColumnElement[bool
     return and_(EventRow.policy == policy, EventRow.status == EventStatus.ACCEPTED, in_batch)
 
 
-def screened(row: EventRow) -> ScreenedEvent:
-    """The contract of a row that was joined to its interaction."""
+def screened(row: EventRow, *, undoubted: bool = False) -> ScreenedEvent:
+    """The contract of a row that was joined to its interaction.
+
+    With ``undoubted`` it weighs what it would if no other feedback had contradicted it.
+    """
+    restored = row.undoubted if undoubted else None
     return ScreenedEvent(
         event_key=row.event_key,
         policy=row.policy,
         event=FeedbackEvent.model_validate_json(row.payload),
         interaction=InlineInteraction.model_validate_json(row.interaction or "null"),
-        weight=row.weight,
+        weight=row.weight if restored is None else restored,
         reward=row.reward,
         cluster=row.cluster,
     )

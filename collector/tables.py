@@ -51,6 +51,8 @@ class EventRow(Base):
     """What the subject had earned when the event was screened, 0 to 1."""
     weight: Mapped[float]
     """Of the example in training: ``trust``, shared with others on the interaction when sealed."""
+    undoubted: Mapped[float | None]
+    """What ``weight`` would be if no other feedback contradicted the event; None if none does."""
     reward: Mapped[float | None]
     """Of an outcome or a rating, in [-1, 1]: more is better, whatever way its metric counts."""
     cluster: Mapped[str] = mapped_column(String(64))

@@ -161,8 +161,8 @@ def with_rollouts(
 def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:
     """Completions that feedback of earlier batches showed to be good, in the order of ``events``.
 
-    Corrected texts, chosen texts, and answers with a positive outcome or rating; each with the
-    weight it was learned with, or what nobody trusts would be rehearsed as if it were proven.
+    Corrected texts, chosen texts, and answers with a positive outcome or rating; each with its
+    weight, or what nobody trusts would be rehearsed as if it were proven.
     """
     examples = []
     for event in events:

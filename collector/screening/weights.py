@@ -6,7 +6,8 @@ subject has earned (``trust``), shared among the reports on the interaction that
     weight = trust * left / number of reports        left = 1 - weights of earlier batches
 
 At most ``CYCLE_SHARE`` of what is left goes to one batch, so what comes later weighs less and less
-and never nothing, and the sum over all batches stays below 1.
+and never nothing, and the sum over all batches stays below 1. A report that other feedback
+contradicts uses up as much as if none did: once that is settled it is rehearsed at full weight.
 """
 
 from collections import defaultdict
@@ -53,8 +54,9 @@ def weigh(session: Session, rows: Sequence[EventRow]) -> None:
 
 def _spent(session: Session, abouts: Collection[str]) -> dict[str, float]:
     """Weight that batches have given to reports on each interaction."""
+    full = func.coalesce(EventRow.undoubted, EventRow.weight)
     query = (
-        select(EventRow.about, func.sum(EventRow.weight))
+        select(EventRow.about, func.sum(full))
         .where(
             among(session, EventRow.about, abouts),
             EventRow.status == EventStatus.ACCEPTED,

@@ -107,6 +107,27 @@ def test_batch_given_back_is_weighed_anew(room: Room) -> None:
     assert [e.weight for e in take(room)] == pytest.approx([0.175] * 4)
 
 
+def test_doubted_report_is_a_lesson_at_full_weight_and_leaves_others_no_more_for_it(
+    room: Room,
+) -> None:
+    record(room, recorded("i-1"))
+    room.screen(*opinions(1))
+    with room.database.session() as session:
+        [doubted] = room.store.take(session, "default", limit=LIMIT, factors={"helpdesk/e-0": 0})
+        room.store.assign(session, ["helpdesk/e-0"], batch_id="b-1")
+    assert doubted.weight == 0
+    [as_sealed] = room.store.events_of("b-1")
+    assert as_sealed == doubted
+    [lesson] = room.store.lessons("default", limit=LIMIT, seed=0)
+    assert lesson.weight == pytest.approx(0.7)
+    room.screen(*opinions(1, first=1))
+    assert weight_of(take(room)) == pytest.approx(0.7 * 0.3)
+    with room.database.session() as session:
+        room.store.release_batch(session, "b-1")
+    assert [e.weight for e in take(room, batch_id="b-2")] == pytest.approx([0.35, 0.35])
+    assert weight_of(room.store.lessons("default", limit=LIMIT, seed=0)) == pytest.approx(0.7)
+
+
 def test_sealed_digests_are_of_the_shared_weights_and_hold(room: Room) -> None:
     record(room, recorded("i-1"))
     room.screen(*opinions(3))

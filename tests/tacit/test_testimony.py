@@ -63,6 +63,33 @@ def test_contradicted_feedback_is_neither_rehearsed_nor_fully_trusted(
     assert told(stages) == []
 
 
+def test_the_first_who_report_a_changed_rule_are_rehearsed_in_full_once_others_agree(
+    stages: Stages, champion: Digest
+) -> None:
+    asked = [f"{start} my {word} password" for start in OPENINGS for word in ("login", "mail")]
+    learning = Learning(stages, on_step=lambda _: None, on_evaluation=lambda *_: None)
+    send(stages, *asked)
+    send(stages, "my login password i forgot", "my mail password i forgot", answer="changed")
+    sealed(stages, learning)
+    first = [
+        event.weight
+        for event in hear(stages.events, stages.policy, num_waiting=0, seed=0).learned
+        if "changed" in str(event.event.feedback)
+    ]
+    in_batch = [e.weight for e in stages.events.learned(stages.policy, limit=2)]
+    assert in_batch == pytest.approx([0.1 * weight for weight in first])
+
+    again = [f"my {word} password {start}" for start in OPENINGS for word in ("login", "mail")]
+    send(stages, *again, answer="changed")
+    settings = with_overrides(stages.settings, ["trainer.replay.on_policy_share=0"])
+    heard = hear(stages.events, stages.policy, num_waiting=100, seed=0)
+    rehearsal = rehearsal_of(
+        [], heard, stages.checkpoints, champion, settings=settings, number=4, seed=0
+    )
+    rehearsed = [lesson.weight for lesson in rehearsal.pool if lesson.completion == "changed"]
+    assert rehearsed == first
+
+
 KNOWN = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}
 ANCHOR = [
     (text.format(start, word), completion)
