@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -31,14 +32,39 @@ OWN_THREADS = ("wal-", "tacit-")
 _ENDING_S = 2.0
 """For threads that were told to end and that nobody waited for."""
 
+_SYSTEM = random.SystemRandom()
+"""Not seeded by what is tested."""
+
 POSTGRES_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
 
-def free_port() -> int:
-    """A TCP port nobody listens on at present."""
+def free_port(*, number: int = 1) -> int:
+    """A TCP port of 127.0.0.1 that nobody uses at present, the first of ``number`` in a row.
+
+    Not one of those that the system gives to outgoing connections: it would do so before whoever is
+    to listen there comes, the longer that takes the likelier.
+    """
+    while True:
+        port = _SYSTEM.randrange(10_000, _outgoing_ports_begin() - number)
+        if all(_is_free(port + offset) for offset in range(number)):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@cache
+def _outgoing_ports_begin() -> int:
+    """32768 unless the system says otherwise."""
+    told = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    begin = int(told.read_text().split()[0]) if told.exists() else 32_768
+    return begin if begin > 20_000 else 65_000
 
 
 def skip_or_fail(reason: str) -> None:

@@ -23,7 +23,7 @@ class Broker:
 
     def __init__(self, folder: Path, *, properties: Sequence[str] = ()) -> None:
         self._folder = folder
-        self._port = _free_port_pair()
+        self._port = free_port(number=2)  # the controller takes the second
         places = {"port": str(self._port), "controller": str(self._port + 1)}
         self._properties = [_filled(line, places) for line in properties]
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,14 +78,6 @@ def _answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port_pair() -> int:
-    """A free port whose successor is free too: the controller takes that one."""
-    while True:
-        port = free_port()
-        if port < 65_000 and not _answers(port + 1):
-            return port
 
 
 def _filled(line: str, places: dict[str, str]) -> str:

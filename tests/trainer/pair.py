@@ -1,6 +1,5 @@
 """Two workers of one group in processes of their own, without Ray."""
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import multiprocessing
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest
+from tests.conftest import free_port
 from trainer.progress import StepMetrics
 from trainer.session import TrainingSession, UpdateJob, configure_process
 
@@ -23,9 +23,7 @@ def run_jobs(
     Returns for each the digest, the loss of every step, and how many weights the second worker
     held when it was done.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     multiprocessing.spawn(_work, args=(store.root, tuple(jobs), folder, address, device), nprocs=2)
     first, second = (torch.load(folder / str(rank)) for rank in range(2))
     return [(*found, held) for found, held in zip(first, second, strict=True)]

@@ -1,6 +1,5 @@
 """What runs on GPUs alone: bfloat16 there, and FSDP2 over NCCL."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from torch import distributed, multiprocessing
 from tacit.checkpoints import CheckpointStore
 from tacit.policies import load_policy
 from tests import builders as build
+from tests.conftest import free_port
 from tests.trainer.builders import mixed_events, replay_examples, settings, train
 from trainer.checkpoint import PolicyOpener, save_policy
 from trainer.collective import Collective
@@ -69,9 +69,7 @@ def test_layers_sharded_over_nccl_learn_the_same(store, tmp_path):
     """On as many GPUs as there are, up to two; on one it still goes through FSDP2 and NCCL."""
     world_size = min(2, torch.cuda.device_count())
     parent = build.tiny_checkpoint(store)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     out = tmp_path / "sharded"
     multiprocessing.spawn(
         _sharded, args=(world_size, address, store.root, parent, out), nprocs=world_size

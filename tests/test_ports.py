@@ -1,0 +1,20 @@
+"""Ports that tests keep for services still to come."""
+
+import socket
+
+from tests.conftest import free_port
+
+
+def test_no_outgoing_connection_takes_a_port_that_waits_for_its_service() -> None:
+    kept = {free_port(number=2) + offset for _ in range(50) for offset in (0, 1)}
+    taken = set()
+    with socket.create_server(("127.0.0.1", 0), backlog=600) as server:
+        clients = [socket.create_connection(server.getsockname()) for _ in range(500)]
+        taken = {client.getsockname()[1] for client in clients}
+        for client in clients:
+            client.close()
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        taken.add(given.getsockname()[1])
+    assert not kept & taken
+    assert max(kept) < min(taken)
