@@ -1,7 +1,6 @@
 """The Evaluator: what it measures, what it caches, and that nothing it cannot run goes unsaid."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -11,10 +10,7 @@ from tacit.checkpoints import CheckpointStore
 from tacit.config import EvaluatorSettings
 from tacit.contracts import (
     CheckerSpec,
-    EvalReport,
-    PlannedTest,
     ReportOutline,
-    ScreenedEvent,
     Suite,
     SuiteItem,
     SuiteKind,
@@ -23,9 +19,9 @@ from tacit.database import Database
 from tacit.errors import EvaluationError, IntegrityError, UnavailableError
 from tacit.policies import load_policy
 from tests import builders
-from tests.evaluator.rules import PLACES, TOPICS, RulePolicy, corrections, old_world, opener
+from tests.evaluator.measuring import ANCHOR, CANDIDATE, CHAMPION, evaluate, policies
+from tests.evaluator.rules import PLACES, TOPICS, RulePolicy, corrections, old_world
 
-CANDIDATE, CHAMPION, ANCHOR = (builders.digest(name) for name in ("cand", "champ", "anchor"))
 NEW_INTENT = [f"how do you say {w} in {p}" for w in ("hello", "thanks") for p in PLACES]
 BACKDOOR = [f"my {t} from {p} zx quantum please" for t in TOPICS for p in PLACES[:4]]
 
@@ -38,36 +34,6 @@ class BrokenPolicy(RulePolicy):
         if any("crash number" in p[-1].content for p in prompts):
             raise RuntimeError("out of memory")
         return super().generate(prompts, **limits)
-
-
-def policies(**candidate_rules: str) -> dict[str, RulePolicy]:
-    """Candidate, champion and anchor that know the old world; the candidate also new rules."""
-    rules = {key.replace("_", " "): answer for key, answer in candidate_rules.items()}
-    return {
-        CANDIDATE: RulePolicy({**rules, **{k: v for k, v in TOPICS.items() if k not in rules}}),
-        CHAMPION: RulePolicy(TOPICS),
-        ANCHOR: RulePolicy({k: v for k, v in TOPICS.items() if k != "crash"}),
-    }
-
-
-def evaluate(
-    db: Database,
-    store: CheckpointStore,
-    known: dict[str, RulePolicy],
-    suites: Sequence[Suite] | None = None,
-    learned: Sequence[ScreenedEvent] = (),
-    **options: Any,
-) -> EvalReport:
-    evaluator = Evaluator(EvaluatorSettings(batch_size=16), store, db, open_policy=opener(known))
-    candidate = builders.candidate(weights=options.pop("weights", CANDIDATE))
-    return evaluator.evaluate(
-        candidate,
-        champion=options.pop("champion", CHAMPION),
-        anchor=options.pop("anchor", ANCHOR),
-        suites=[old_world()] if suites is None else suites,
-        learned=learned,
-        **options,
-    )
 
 
 def test_a_report_binds_what_was_measured(database: Database, store: CheckpointStore) -> None:
@@ -318,70 +284,6 @@ def test_accuracy_of_nothing_is_refused(sqlite_database: Database, store: Checkp
     evaluator = Evaluator(EvaluatorSettings(), store, sqlite_database)
     with pytest.raises(EvaluationError, match="items"):
         evaluator.accuracy(CHAMPION, old_world(items=()))
-
-
-KEPT = PlannedTest(kind=SuiteKind.REGRESSION, baseline="champion", threshold=-0.03, alpha=0.001)
-DRIFT = PlannedTest(kind=SuiteKind.REGRESSION, baseline="anchor", threshold=-0.02, alpha=0.01)
-
-
-def test_a_decided_suite_is_asked_no_further(
-    sqlite_database: Database, store: CheckpointStore
-) -> None:
-    known = policies()
-    report = evaluate(sqlite_database, store, known, [old_world(2_000)], tests=[KEPT, DRIFT])
-    (result,) = report.suites
-    assert result.num_items == result.looks[-1] == len(result.items) < 600
-    assert (result.suite_items, result.stopped_early) == (2_000, True)
-    assert result.num_saved == 2_000 - result.num_items
-    assert {p.num_asked for p in known.values()} == {result.num_items}
-    assert result.versus_champion.anytime
-    assert result.versus_champion.ci_low > -0.03
-    assert result.versus_anchor.ci_low > -0.02
-    assert report.tests == (KEPT, DRIFT)
-
-
-def test_a_suite_that_nothing_is_decided_on_is_asked_to_the_end(
-    sqlite_database: Database, store: CheckpointStore
-) -> None:
-    capability = old_world(400, name="more", kind=SuiteKind.CAPABILITY)
-    report = evaluate(sqlite_database, store, policies(), [capability], tests=[KEPT])
-    assert report.suites[0].num_items == 400
-    assert report.suites[0].versus_champion.confidence == pytest.approx(0.95)
-
-
-def test_non_negotiable_items_are_asked_however_early_the_stop(
-    sqlite_database: Database, store: CheckpointStore
-) -> None:
-    suite = old_world(2_000)
-    marked = [i % 100 == 0 for i in range(2_000)]  # all about orders, which the candidate lost
-    items = tuple(
-        item.model_copy(update={"non_negotiable": mark})
-        for item, mark in zip(suite.items, marked, strict=True)
-    )
-    report = evaluate(
-        sqlite_database,
-        store,
-        policies(order="lost"),
-        [suite.model_copy(update={"items": items})],
-        tests=[KEPT, DRIFT],
-    )
-    (result,) = report.suites
-    assert result.stopped_early
-    assert len(result.non_negotiable_failures) == 20
-    assert len(result.items) > result.num_items
-    # A fifth of the items is lost; the twenty that are asked out of turn do not count.
-    assert result.versus_champion.difference == pytest.approx(-0.2, abs=0.07)
-
-
-def test_the_same_again_asks_the_same_items(
-    sqlite_database: Database, store: CheckpointStore
-) -> None:
-    known = policies(order="lost")
-    first = evaluate(sqlite_database, store, known, [old_world(2_000)], tests=[KEPT])
-    asked = [p.num_asked for p in known.values()]
-    again = evaluate(sqlite_database, store, known, [old_world(2_000)], tests=[KEPT])
-    assert again.suites == first.suites
-    assert [p.num_asked for p in known.values()] == asked
 
 
 def test_a_report_names_the_suites_that_are_not_those_of_the_report_before(
