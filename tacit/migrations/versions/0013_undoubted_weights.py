@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     """A column; what was doubted before keeps the weight that it was learned with."""
-    op.add_column("events", sa.Column("undoubted", sa.Float(), nullable=True))
+    op.add_column("events", sa.Column("undoubted", sa.Double(), nullable=True))
 
 
 def downgrade() -> None:
