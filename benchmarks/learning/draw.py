@@ -42,6 +42,9 @@ CURVES = {
     "refusals": "out-of-scope requests refused",
     "kl_to_base": "KL to the base on old prompts, nats",
 }
+MARKERS = "os^Dv<>ph8Pd"
+LINES = ("-", "--", ":")
+"""Of ten colours each: an arm looks the same in both plots."""
 
 
 def main() -> None:
@@ -165,30 +168,32 @@ def _shown(found: Interval | None, *, scale: float, unit: str = "", digits: int 
 
 def _plane(figures: Figures, path: Path) -> None:
     """Plasticity against stability: every arm with its intervals."""
-    figure, axes = plt.subplots(figsize=(7, 5))
-    for arm, arm_figures in ARMS.items():
+    figure, axes = plt.subplots(figsize=(9, 5))
+    for number, (arm, one_arm) in enumerate(ARMS.items()):
         new, old = (_finals(figures, arm, BASIC, part) for part in ("new", "old"))
         if new is None or old is None:
             continue
-        mark = {"fmt": "*", "markersize": 12} if arm == DEFAULT else {"fmt": "o", "markersize": 4}
-        errors = [[one.half_width if math.isfinite(one.half_width) else 0] for one in (old, new)]
+        mark = {"fmt": MARKERS[number % len(MARKERS)], "markersize": 7, "fillstyle": "none"}
+        if arm == DEFAULT:
+            mark = {"fmt": "*", "markersize": 14}
+        errors = [one.half_width if math.isfinite(one.half_width) else None for one in (old, new)]
         axes.errorbar(
-            old.mean, new.mean, xerr=errors[0], yerr=errors[1], capsize=2, linewidth=0.8, **mark
-        )
-        # Names grow towards the middle, where there is room.
-        side, shift = ("right", -5) if old.mean > 0.5 else ("left", 5)
-        axes.annotate(
-            arm_figures.title,
-            (old.mean, new.mean),
-            (shift, 4),
-            textcoords="offset points",
-            horizontalalignment=side,
+            old.mean,
+            new.mean,
+            xerr=errors[0],
+            yerr=errors[1],
+            capsize=2,
+            linewidth=0.8,
+            color=f"C{number % 10}",
+            label=one_arm.title,
+            **mark,
         )
     axes.set_xlabel("old intents, accuracy (stability)")
     axes.set_ylabel("new intents, accuracy (plasticity)")
     # Intervals of few seeds reach beyond what an accuracy can be.
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
     _save(figure, path)
 
 
@@ -196,13 +201,20 @@ def _curves(figures: Figures, path: Path) -> None:
     """Every arm over the rounds; joint training at the end only."""
     figure, grid = plt.subplots(2, 2, figsize=(10, 7), sharex=True)
     for axes, (name, title) in zip(grid.flat, CURVES.items(), strict=True):
-        for arm, arm_figures in ARMS.items():
+        for number, (arm, one_arm) in enumerate(ARMS.items()):
             rows = list(figures.get((arm, BASIC), {}).values())
             points = _course(rows, name)
             if points and arm != FROZEN:
                 style = {"linewidth": 2.5} if arm == DEFAULT else {"linewidth": 1}
                 mark = "o" if len(points) < 3 else ""
-                axes.plot(*zip(*points, strict=True), label=arm_figures.title, marker=mark, **style)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    label=one_arm.title,
+                    marker=mark,
+                    color=f"C{number % 10}",
+                    linestyle=LINES[number // 10],
+                    **style,
+                )
         axes.set_title(title)
         axes.grid(alpha=0.3)
     for axes in grid[1]:
