@@ -44,7 +44,7 @@ CURVES = {
 }
 MARKERS = "os^Dv<>ph8Pd"
 LINES = ("-", "--", ":")
-"""Of ten colours each: an arm looks the same in both plots."""
+"""Of ten colours each: an arm has one colour in both plots."""
 
 
 def main() -> None:
