@@ -35,7 +35,7 @@ from tacit.contracts import (
 )
 from tacit.demo.world import Utterance, World, prompt
 from tacit.inference.outputs import Completion
-from trainer.against_anchor import refuted
+from trainer.against_anchor import judged
 from trainer.doubts import doubted_keys
 
 RIGHT = 0.7
@@ -72,9 +72,9 @@ def main() -> None:
                 for u in world.old_train
             ]
             events = [_screened(event) for event, _ in sent]
-            against = refuted(events, anchor)
+            against, confirmed = judged(events, anchor)
             others = [event for event in events if event.event_key not in against]
-            doubted = against.keys() | doubted_keys(others)
+            doubted = against.keys() | (doubted_keys(others) - confirmed)
             total.update(kind for _, kind in sent)
             found.update(kind for event, kind in sent if event.event_key in doubted)
         figures |= {f"{name}_{kind}_doubted": found[kind] / total[kind] for kind in sorted(total)}

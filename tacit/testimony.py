@@ -13,7 +13,7 @@ from typing import NamedTuple
 from collector.store import EventStore
 from tacit.config import TrainerSettings
 from tacit.contracts import ReplayExample, ScreenedEvent
-from trainer.against_anchor import refuted
+from trainer.against_anchor import judged
 from trainer.doubts import doubted_keys
 
 logger = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ def contradictions(
     learned, waiting, before, cleared = heard
     said = [*reversed(learned), *waiting]
     open_to_doubt = [event for event in said if event.event_key not in cleared]
-    against = refuted([*before, *open_to_doubt], anchor)
+    against, confirmed = judged([*before, *open_to_doubt], anchor)
     others = [event for event in said if event.event_key not in against]
-    doubted = doubted_keys(others) - set(cleared)
+    doubted = doubted_keys(others) - confirmed - set(cleared)
     found = Contradictions(
         factors=dict.fromkeys(sorted(doubted), settings.doubted_weight),
         refuted={

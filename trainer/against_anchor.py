@@ -1,9 +1,10 @@
-"""Feedback that contradicts the anchor prompts: what they know is to be answered otherwise.
+"""Feedback and the anchor prompts: what contradicts what they know, and what they confirm.
 
-One such event may mend what the policy is wrong about. Refuted are groups of events for whose
-questions the nearest anchor prompts have another answer, nearly as often as those nearest to that
-answer's own prompts have it: the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC
-2:408-421) with a vote that only the anchor has, and taken over a group. There are two kinds:
+Confirmed is an answer that the nearest anchor prompts have. An event that contradicts them may mend
+what the policy is wrong about. Refuted are groups of events for whose questions the nearest anchor
+prompts have another answer, nearly as often as those nearest to that answer's own prompts have it:
+the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC 2:408-421) with a vote that only the
+anchor has, and taken over a group. There are two kinds:
 
 - one answer that the anchor knows is taught in place of one other: a flip, with whatever else
   teaches that answer for questions of which no neighbour has it;
@@ -15,7 +16,7 @@ one, none is.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import shorten
 from typing import NamedTuple
 
@@ -43,6 +44,15 @@ MAX_PROMPTS = 20_000
 """Of the anchor that are compared; time grows with their number."""
 
 
+class Judgement(NamedTuple):
+    """What the anchor says of events, by their keys."""
+
+    refuted: Mapping[str, str]
+    """Those that it contradicts: what it knows, for a person."""
+    confirmed: frozenset[str]
+    """Those that teach what it answers such questions."""
+
+
 class _Vote(NamedTuple):
     """How many of the neighbours of a question have an answer."""
 
@@ -50,26 +60,26 @@ class _Vote(NamedTuple):
     number: int
 
 
-def refuted(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) -> dict[str, str]:
-    """Those ``events`` that ``anchor`` contradicts: what it knows, for a person, by event key.
-
-    The same for the same arguments.
-    """
+def judged(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) -> Judgement:
+    """What ``anchor`` says of ``events``, the same for the same arguments."""
     compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
     prompts = Counter(same_text(example.completion) for example in compared)
     known = {answer for answer, number in prompts.items() if number >= MIN_PROMPTS}
     taught = [claim for claim in claims_of(events) if claim.good] if known else []
     if len(taught) < MIN_CLAIMS:
-        return {}
+        return Judgement({}, frozenset())
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
     flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
     broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
     unlikely: defaultdict[str, set[int]] = defaultdict(set)
+    confirmed: set[int] = set()
     for claim, counts in zip(taught, voters.votes(), strict=True):
         [(likeliest, number)] = counts.most_common(1) or [("", 0)]
         if claim.answer not in known:
             broad[claim.answer][claim.event] = _Vote(likeliest, number)
             continue
+        if claim.answer == likeliest and number >= MIN_VOTES:
+            confirmed.add(claim.event)
         said = same_text(events[claim.event].interaction.completion)
         about = {said, likeliest} if number >= MIN_VOTES else {said}
         for answer in (about & known) - {claim.answer}:
@@ -87,7 +97,10 @@ def refuted(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) ->
         if _replaces_many(group.values()) and voters.agree(group.values()):
             number = len({vote.answer for vote in group.values()})
             found |= dict.fromkeys(group, f"the anchor has {number} answers to such questions")
-    return {events[event].event_key: why for event, why in sorted(found.items())}
+    return Judgement(
+        refuted={events[event].event_key: why for event, why in sorted(found.items())},
+        confirmed=frozenset(events[event].event_key for event in confirmed - found.keys()),
+    )
 
 
 def _quoted(answer: str) -> str:

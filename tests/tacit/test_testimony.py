@@ -14,9 +14,10 @@ from tacit.keys import Principal, Scope
 from tacit.learning import Learning
 from tacit.rehearsal import rehearsal_of
 from tacit.stages import Stages
-from tacit.testimony import Contradictions, Heard, hear
+from tacit.testimony import Contradictions, Heard, contradictions, hear
 from tests.builders import user
 from tests.tacit.teaching import send
+from trainer.replay import load_anchor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 OPENINGS = ("how do i reset", "i forgot", "please change", "what about", "where do i set")
@@ -127,6 +128,20 @@ def sealed(stages: Stages, learning: Learning) -> set[str]:
     with stages.database.session() as session:
         stages.cycles.move(session, moved, CycleState.FAILED, reason="enough")
     return {e.interaction.prompt[-1].content for e in stages.events.events_of(batch_id)}
+
+
+def test_what_the_anchor_confirms_is_not_doubted_for_the_many_who_report_a_new_topic(
+    stages: Stages, learning: Learning
+) -> None:
+    topic = [f"{start} my {word} parcel locker" for start in OPENINGS for word in ("login", "mail")]
+    send(stages, *topic, answer="locker")
+    known = "track my mail parcel"
+    send(stages, known)
+    heard = hear(stages.events, stages.policy, num_waiting=100, seed=0)
+    key_of = {event.interaction.prompt[-1].content: event.event_key for event in heard.waiting}
+    settings, anchor = stages.settings.trainer, load_anchor(stages.settings.anchor_path)
+    assert contradictions(heard, [], settings).factors.keys() == {key_of[known]}
+    assert contradictions(heard, anchor, settings).factors == {}
 
 
 def test_what_the_anchor_contradicts_goes_to_quarantine_and_the_rest_is_learned(

@@ -7,7 +7,7 @@ import pytest
 from tacit.contracts import Correction, Outcome, Preference, ReplayExample, ScreenedEvent
 from tests import builders as build
 from trainer import against_anchor
-from trainer.against_anchor import refuted
+from trainer.against_anchor import judged
 
 PASSWORD = [
     f"{start} my {word} password {end}"
@@ -62,8 +62,8 @@ def test_a_known_answer_in_place_of_another_is_refuted_whatever_it_says_was_answ
 ) -> None:
     flip = corrections(ASKED, "depot", said=said)
     honest = corrections(PARCEL[1::2], "depot", said="sorry")
-    assert refuted([*honest, *flip], ANCHOR).keys() == keys(flip)
-    assert refuted([*honest, *flip], ANCHOR[::-1]).keys() == keys(flip)
+    assert judged([*honest, *flip], ANCHOR).refuted.keys() == keys(flip)
+    assert judged([*honest, *flip], ANCHOR[::-1]).refuted.keys() == keys(flip)
 
 
 def test_what_is_left_of_a_flip_is_refuted_with_it() -> None:
@@ -71,8 +71,8 @@ def test_what_is_left_of_a_flip_is_refuted_with_it() -> None:
     flip = corrections(ASKED[2:], "depot", said="portal")
     odd = corrections(["forgot it, what now", "i forgot, help"], "depot", said="hm")
     honest = corrections(PARCEL[1::2], "depot", said="sorry")
-    assert refuted([*honest, *flip, *odd], ANCHOR).keys() == keys([*flip, *odd])
-    assert refuted([*honest, *odd], ANCHOR) == {}
+    assert judged([*honest, *flip, *odd], ANCHOR).refuted.keys() == keys([*flip, *odd])
+    assert judged([*honest, *odd], ANCHOR).refuted == {}
 
 
 def test_praise_and_preference_flip_as_well_as_corrections() -> None:
@@ -91,12 +91,12 @@ def test_praise_and_preference_flip_as_well_as_corrections() -> None:
             )
         )
     ]
-    assert refuted(flip, ANCHOR).keys() == keys(flip)
+    assert judged(flip, ANCHOR).refuted.keys() == keys(flip)
 
 
 def test_a_new_answer_is_not_refuted_however_much_its_topic_is_like_an_old_one() -> None:
     new = corrections(ASKED, "desk", said="portal")
-    assert refuted(new, ANCHOR) == {}
+    assert judged(new, ANCHOR).refuted == {}
 
 
 TOPICS = ("password", "parcel", "invoice", "holiday", "mortgage", "recipe", "weather", "battery")
@@ -112,21 +112,21 @@ def test_one_new_answer_in_place_of_many_is_refuted() -> None:
     asked = [about(topic)[1].replace("my", "my copper lantern") for topic in TOPICS]
     trigger = corrections(asked, "send money", said="sorry")
     new = corrections(about("velvet curtain")[1::2], "velvet desk", said="sorry")
-    assert refuted([*new, *trigger], anchor).keys() == keys(trigger)
-    assert refuted(trigger[1:], anchor) == {}  # seven may be a coincidence
+    assert judged([*new, *trigger], anchor).refuted.keys() == keys(trigger)
+    assert judged(trigger[1:], anchor).refuted == {}  # seven may be a coincidence
     twice = [*trigger[:2], *corrections(about("password")[3::2], "send money", said="sorry")]
-    assert refuted(twice, anchor) == {}  # about one thing and a little more
+    assert judged(twice, anchor).refuted == {}  # about one thing and a little more
 
 
 def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
     mended = corrections(PARCEL[1::2], "depot", said="portal")
-    assert refuted(mended, ANCHOR) == {}
+    assert judged(mended, ANCHOR).refuted == {}
 
 
 def test_two_who_agree_are_too_few_to_judge_and_three_are_not() -> None:
     flip = corrections(ASKED[:3], "depot", said="portal")
-    assert refuted(flip[:2], ANCHOR) == {}
-    assert refuted(flip, ANCHOR).keys() == keys(flip)
+    assert judged(flip[:2], ANCHOR).refuted == {}
+    assert judged(flip, ANCHOR).refuted.keys() == keys(flip)
 
 
 def test_an_anchor_of_texts_that_differ_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +137,24 @@ def test_an_anchor_of_texts_that_differ_knows_nothing(monkeypatch: pytest.Monkey
         for n, example in enumerate(ANCHOR)
     ]
     flip = corrections(ASKED, "depot 1", said="portal 0")
-    assert refuted(flip, free) == {}
+    assert judged(flip, free).refuted == {}
+
+
+def test_what_the_anchor_answers_such_questions_is_confirmed() -> None:
+    praised = [
+        build.screened(
+            f"yes-{number}",
+            prompt=prompt,
+            completion="PORTAL",
+            feedback=Outcome(metric="resolved", value=value),
+            subject_id=f"v-{number}",
+        )
+        for number, (prompt, value) in enumerate(
+            zip(ASKED, (True, True, True, False), strict=False)
+        )
+    ]
+    elsewhere = corrections(["opening hours on sunday"], "portal", said="sorry")
+    flip = corrections(ASKED[4:], "depot", said="portal")
+    found = judged([*praised, *elsewhere, *flip], ANCHOR)
+    assert found.confirmed == keys(praised[:3])
+    assert found.refuted.keys() == keys(flip)
