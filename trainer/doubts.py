@@ -19,7 +19,7 @@ Vapnik 1992, Neural Comput. 4:888-900). To doubt labels that predictions from th
 disagree with is confident learning (Northcutt et al. 2021, JAIR 70:1373-1411). A subject has one
 voice in either.
 
-What the anchor prompts contradict is found by against_anchor.py.
+What the anchor prompts contradict, and what they vouch for, is found by against_anchor.py.
 
 Where every answer is worded anew nobody agrees with anybody, and nothing is doubted.
 """
