@@ -82,8 +82,12 @@ def test_a_share_of_the_traffic_is_left_unrecorded_by_config(
 
 
 def test_an_answer_that_has_come_is_recorded_already(
-    sqlite_database: Database, store: CheckpointStore, tmp_path: Path
+    sqlite_database: Database,
+    store: CheckpointStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("deploy.chat.RECORD_WAIT_S", 30.0)  # a moment is soon over when all is busy
     with serving(sqlite_database, store, tmp_path) as server:
         for number in range(5):
             answer = server.ask()
