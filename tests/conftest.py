@@ -42,8 +42,8 @@ def free_port(*, number: int = 1) -> int:
     """A TCP port of 127.0.0.1 that nobody uses at present, the first of ``number`` in a row.
 
     Not one of those that the system gives to outgoing connections: it would do so before whoever is
-    to listen there comes, the longer that takes the likelier. Nor one that Ray gives its workers, 10002
-    to 19999.
+    to listen there comes, the longer that takes the likelier. Nor one that Ray gives its workers,
+    10002 to 19999.
     """
     while True:
         port = _SYSTEM.randrange(20_000, _outgoing_ports_begin() - number)
