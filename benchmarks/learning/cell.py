@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from benchmarks.learning.feedback import POLICY, SOURCE, START, Users
 from benchmarks.learning.line import Learned, PolicyLine
 from benchmarks.learning.measure import sample
 from benchmarks.learning.probes import Probes, Row
+from benchmarks.learning.scale import WHOLE, Scale, Sizes
 from benchmarks.learning.traffic import make_traffic
 from benchmarks.learning.variants import VARIANTS, Variant
 from benchmarks.learning.world import base_policy, base_recipe, learning_world
@@ -36,7 +37,7 @@ PROTOCOL = 4
 """Goes up when cells are no longer what they were, so that old ones are run again."""
 
 NUM_WEIGHTS = 2_700_000
-"""Of the base, about: what decides on how it is trained."""
+"""Of the base, at most: what decides on how it is trained."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +61,16 @@ class Cell:
         return [*ARMS[self.arm].overrides, *self.overrides]
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is asked."""
-
-    num_rounds: int = 10
-    per_round: int = 500
-    probed: Mapping[str, int] = field(
-        default_factory=lambda: {"new": 300, "old": 300, "refusals": 100}
-    )
-    """Items of each part that are asked after every round; all of them are at the end."""
-    num_suite_items: int = 1_000
-    """Of the regression suite by which variants are chosen."""
-    num_kl_items: int = 40
-
-
-def config_digest(cell: Cell, sizes: Sizes, world: World) -> Digest:
+def config_digest(cell: Cell, scale: Scale, world: World) -> Digest:
     """Digest of all that the cell's figures depend on, but for the code."""
     trainer = _settings(cell).trainer
     key = {
         "protocol": PROTOCOL,
         "cell": asdict(cell),
-        "sizes": asdict(sizes),
+        "sizes": asdict(scale.sizes),
         "variant": asdict(VARIANTS[cell.variant]),
         "trainer": trainer.model_dump(mode="json") if ARMS[cell.arm].learns else None,
-        "recipe": asdict(base_recipe(world)),
+        "recipe": asdict(base_recipe(world, scale)),
         "world": world.digest,
     }
     return sha256_digest(canonical_json(key))
@@ -95,21 +81,21 @@ def _settings(cell: Cell, **values: Any) -> Settings:
     return suited(settings, NUM_WEIGHTS) if ARMS[cell.arm].suits else settings
 
 
-def run_cell(cell: Cell, sizes: Sizes = Sizes()) -> Row:
+def run_cell(cell: Cell, scale: Scale = WHOLE) -> Row:
     """Everything the cell measured, with one thread of this process and a folder for a while."""
-    world = learning_world(cell.seed)
+    world = learning_world(cell.seed, scale.num_old, scale.num_new)
     cpu, wall = time.process_time(), time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix="tacit-learning-"))
     try:
         store = CheckpointStore(folder / "checkpoints")
-        base = base_policy(world, store, seed=cell.seed)
-        with _open(cell, sizes, world, store, base, folder) as line:
-            figures = _Run(cell, sizes, world, line).figures()
+        base = base_policy(world, store, seed=cell.seed, scale=scale)
+        with _open(cell, scale.sizes, world, store, base, folder) as line:
+            figures = _Run(cell, scale.sizes, world, line).figures()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "cell": asdict(cell),
-        "config_digest": config_digest(cell, sizes, world),
+        "config_digest": config_digest(cell, scale, world),
         "world": world.name,
         **figures,
         "cpu_s": time.process_time() - cpu,

@@ -8,12 +8,13 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.learning.cell import Cell, Sizes, config_digest, run_cell
+from benchmarks.learning.cell import Cell, config_digest, run_cell
 from benchmarks.learning.probes import Row
 from benchmarks.learning.rows import append_row, missing, read_rows
+from benchmarks.learning.scale import WHOLE, Scale
 from benchmarks.learning.world import base_policy, learning_world
 from tacit.checkpoints import CheckpointStore
 
@@ -23,16 +24,16 @@ RECYCLE_AFTER = 8
 """Cells that a process runs before another takes its place: TRL's trainers leave things behind."""
 
 
-def run_cells(cells: Sequence[Cell], path: Path, *, jobs: int) -> int:
+def run_cells(cells: Sequence[Cell], path: Path, *, jobs: int, scale: Scale = WHOLE) -> int:
     """Run what ``path`` lacks of ``cells`` and append it there; how many cells failed."""
-    wanted = missing(cells, read_rows(path), digest_of)
+    wanted = missing(cells, read_rows(path), partial(digest_of, scale=scale))
     logger.warning("%d of %d cells to run", len(wanted), len(cells))
     num_failed = 0
     for seeds in _waves(wanted, size=jobs):
         group = [cell for cell in wanted if cell.seed in seeds]
         with _pool(jobs) as pool:
-            list(pool.map(make_base_of, seeds))
-            num_failed += sum(not kept for kept in _run_all(pool, group, path))
+            list(pool.map(partial(make_base_of, scale=scale), seeds))
+            num_failed += sum(not kept for kept in _run_all(pool, group, path, scale))
     return num_failed
 
 
@@ -42,9 +43,11 @@ def _waves(cells: Sequence[Cell], *, size: int) -> list[list[int]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
-def _run_all(pool: ProcessPoolExecutor, cells: Sequence[Cell], path: Path) -> Iterator[bool]:
+def _run_all(
+    pool: ProcessPoolExecutor, cells: Sequence[Cell], path: Path, scale: Scale
+) -> Iterator[bool]:
     started = time.perf_counter()
-    running: dict[Future[Row], Cell] = {pool.submit(run_cell, cell): cell for cell in cells}
+    running: dict[Future[Row], Cell] = {pool.submit(run_cell, cell, scale): cell for cell in cells}
     for number, future in enumerate(as_completed(running), start=1):
         cell = running[future]
         try:
@@ -82,15 +85,18 @@ def _begin() -> None:
     configure_process(num_threads=1, device="cpu")
 
 
-def make_base_of(seed: int) -> None:
+def make_base_of(seed: int, scale: Scale) -> None:
     """Put the base of a seed into the cache."""
     with tempfile.TemporaryDirectory(prefix="tacit-base-") as folder:
-        base_policy(learning_world(seed), CheckpointStore(Path(folder)), seed=seed)
+        store = CheckpointStore(Path(folder))
+        base_policy(
+            learning_world(seed, scale.num_old, scale.num_new), store, seed=seed, scale=scale
+        )
 
 
-def digest_of(cell: Cell) -> str:
+def digest_of(cell: Cell, scale: Scale = WHOLE) -> str:
     """Of the settings that a cell would be run with now."""
-    return config_digest(cell, Sizes(), _world(cell.seed))
+    return config_digest(cell, scale, _world(cell.seed, scale.num_old, scale.num_new))
 
 
 _world = cache(learning_world)

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.learning.scale import Scale
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest
 from tacit.demo.base import BaseRecipe, make_base, recipe_for
-from tacit.demo.clinc import clinc_world
+from tacit.demo.clinc import NUM_NEW, NUM_OLD, clinc_world
 from tacit.demo.helpdesk import helpdesk_world
 from tacit.demo.world import Utterance, World
 from tacit.start import base_cache
@@ -21,8 +22,6 @@ from tacit.start import base_cache
 DATA = Path(__file__).parents[3] / "shared" / "data" / "clinc150"
 """Beside the checkout; ``TACIT_CLINC150`` names another folder."""
 REFUSAL = "out of scope"
-NUM_EPOCHS = 8.0
-"""Of the base on CLINC150: 0.9 on its own test split within minutes."""
 
 
 def data_folder() -> Path | None:
@@ -31,13 +30,13 @@ def data_folder() -> Path | None:
     return folder if (folder / "data_full.json").is_file() else None
 
 
-def learning_world(seed: int) -> World:
-    """The world of one seed, which draws the intents that are new."""
+def learning_world(seed: int, num_old: int = NUM_OLD, num_new: int = NUM_NEW) -> World:
+    """The world of one seed, which draws the intents that are old and those that are new."""
     folder = data_folder()
     if folder is None:
         return helpdesk_world(seed=seed)
     path = folder / "data_full.json"
-    return with_refusals(clinc_world(path, seed=seed), path)
+    return with_refusals(clinc_world(path, seed=seed, num_old=num_old, num_new=num_new), path)
 
 
 def with_refusals(world: World, path: Path) -> World:
@@ -68,12 +67,11 @@ def neighbours(world: World, answers: Collection[str]) -> frozenset[str]:
     return frozenset(old & set().union(*(domain for domain in named if domain & set(answers))))
 
 
-def base_policy(world: World, store: CheckpointStore, *, seed: int) -> Digest:
+def base_policy(world: World, store: CheckpointStore, *, seed: int, scale: Scale) -> Digest:
     """The policy taught the old world, in ``store``; made once, then from the cache."""
-    return make_base(world, store, cache=base_cache(), seed=seed, recipe=base_recipe(world))
+    return make_base(world, store, cache=base_cache(), seed=seed, recipe=base_recipe(world, scale))
 
 
-def base_recipe(world: World) -> BaseRecipe:
-    """The demo's recipe, a little shorter for CLINC150."""
-    recipe = recipe_for(world)
-    return recipe if world.name == "helpdesk" else replace(recipe, num_epochs=NUM_EPOCHS)
+def base_recipe(world: World, scale: Scale) -> BaseRecipe:
+    """The demo's recipe for the helpdesk, that of ``scale`` for CLINC150."""
+    return recipe_for(world) if world.name == "helpdesk" else scale.recipe

@@ -3,25 +3,31 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import results
+from benchmarks.learning import __main__ as command
 from benchmarks.learning import cell as cells
 from benchmarks.learning.arms import ARMS, CEILING, DEFAULT
-from benchmarks.learning.cell import Cell, Sizes, run_cell
+from benchmarks.learning.cell import Cell, run_cell
 from benchmarks.learning.feedback import Users
 from benchmarks.learning.measure import BaseView, accuracy, backward_transfer, flips, sample
 from benchmarks.learning.plan import chosen_cells, full_cells, quick_cells
 from benchmarks.learning.probes import Row
 from benchmarks.learning.rows import append_row, current, missing, read_rows
+from benchmarks.learning.run import digest_of
+from benchmarks.learning.scale import SMALL, WHOLE, Scale, Sizes
 from benchmarks.learning.summary import by_arm, dominating, interval, promised
 from benchmarks.learning.traffic import make_traffic
 from benchmarks.learning.variants import VARIANTS, Variant
 from benchmarks.learning.world import REFUSAL, learning_world, neighbours, with_refusals
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Correction, FeedbackEvent, Outcome, sha256_digest
+from tacit.demo.base import BaseRecipe
 from tacit.demo.clinc import clinc_world
 from tacit.demo.world import Utterance, World
 from tacit.inference.outputs import Completion
@@ -55,12 +61,15 @@ TOY = World(
     safety=(Utterance("who is there", REFUSAL),),
 )
 KL = "trainer.kl_weight=4"
-SMALL = Sizes(
-    num_rounds=1,
-    per_round=6,
-    probed={"new": 3, "old": 3, "refusals": 1},
-    num_suite_items=3,
-    num_kl_items=2,
+TINY = Scale(
+    Sizes(
+        num_rounds=1,
+        per_round=6,
+        probed={"new": 3, "old": 3, "refusals": 1},
+        num_suite_items=3,
+        num_kl_items=2,
+    ),
+    BaseRecipe(),
 )
 
 
@@ -203,6 +212,57 @@ def test_without_the_data_set_the_world_is_generated(
     assert learning_world(0).name == "helpdesk"
 
 
+def test_the_small_world_asks_as_much_about_an_intent_as_the_whole_one() -> None:
+    """And two in three are old, and the same share of a round is about what arrives in it."""
+    old_per_new = {scale.num_old / scale.num_new for scale in (SMALL, WHOLE)}
+    requests = {
+        scale.sizes.per_round * scale.sizes.num_rounds / scale.num_new for scale in (SMALL, WHOLE)
+    }
+
+    assert old_per_new == {2}
+    assert requests == {100}
+
+
+def test_a_world_is_as_large_as_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACIT_CLINC150", str(tmp_path))
+    write(tmp_path, {**made_up(), "oos_val": [], "oos_test": []})
+
+    world = learning_world(0, 3, 2)
+
+    assert len({u.answer for u in world.old_test}) == 3
+    assert len({u.answer for u in world.new_stream}) == 2
+
+
+def test_quick_measures_anew_and_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is published must not be taken for what this machine measured."""
+    written = []
+    everything = {"new": 0.5, "old": 0.9, "overturned": 0.8, "neighbours": 0.9}
+
+    def measure(wanted: Sequence[Cell], path: Path, *, jobs: int, scale: Scale) -> int:
+        written.append(path)
+        for cell in wanted:
+            row = finished(cell.arm, cell.variant, cell.seed, **everything)
+            append_row(path, {**row, "config_digest": digest_of(cell, scale)})
+        return 0
+
+    monkeypatch.setenv("TACIT_CLINC150", str(tmp_path))
+    monkeypatch.setattr(command, "run_cells", measure)
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr("sys.argv", ["learning", "--quick"])
+    command.main()
+    command.main()
+
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["num_cells"] for each in printed] == [len(quick_cells())] * 2
+    assert printed[0]["overturned"] == pytest.approx(0.8)
+    assert len(set(written)) == 2
+    assert not any(path.exists() for path in written)
+
+
 def test_backward_transfer_is_the_mean_change_since_arrival() -> None:
     history = [{1: 0.9}, {1: 0.8, 2: 1.0}, {1: 0.6, 2: 0.9, 3: 0.5}]
 
@@ -245,14 +305,14 @@ def test_distance_to_the_base_is_zero_for_the_base_and_grows(tmp_path: Path) -> 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world of a few utterances and a tiny random base."""
-    monkeypatch.setattr(cells, "learning_world", lambda seed: TOY)
-    monkeypatch.setattr(cells, "base_policy", lambda world, store, *, seed: tiny_checkpoint(store))
+    monkeypatch.setattr(cells, "learning_world", lambda *_: TOY)
+    monkeypatch.setattr(cells, "base_policy", lambda _, store, **__: tiny_checkpoint(store))
 
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.usefixtures("toy")
 def test_every_arm_runs_a_round(arm: str) -> None:
-    row = run_cell(Cell(arm, "mixed", 0), SMALL)
+    row = run_cell(Cell(arm, "mixed", 0), TINY)
 
     assert json.loads(json.dumps(row))["cell"] == {
         "arm": arm,
@@ -274,7 +334,7 @@ def test_every_arm_runs_a_round(arm: str) -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_delayed_feedback_arrives_rounds_later_and_all_of_it() -> None:
-    row = run_cell(Cell("lora", "delayed", 0), SMALL)
+    row = run_cell(Cell("lora", "delayed", 0), TINY)
 
     updates = [each["update"] for each in row["rounds"][1:]]
     assert updates[:2] == [None, None]
@@ -283,7 +343,7 @@ def test_delayed_feedback_arrives_rounds_later_and_all_of_it() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_a_cell_is_measured_where_rules_are_overturned() -> None:
-    row = run_cell(Cell("lora", "overturned", 0), SMALL)
+    row = run_cell(Cell("lora", "overturned", 0), TINY)
 
     assert row["turn"] == 1
     assert row["final"].keys() >= {"overturned", "overturned_stale", "neighbours"}
@@ -314,12 +374,12 @@ def test_a_run_that_was_cut_off_does_only_what_is_missing(tmp_path: Path) -> Non
 
 def test_other_settings_make_another_digest() -> None:
     tacit, lora = (
-        cells.config_digest(Cell(arm, "mixed", 0), SMALL, TOY) for arm in ("tacit", "lora")
+        cells.config_digest(Cell(arm, "mixed", 0), TINY, TOY) for arm in ("tacit", "lora")
     )
-    larger = cells.config_digest(Cell("tacit", "mixed", 0), Sizes(), TOY)
+    larger = cells.config_digest(Cell("tacit", "mixed", 0), WHOLE, TOY)
 
     assert len({tacit, lora, larger}) == 3
-    assert tacit == cells.config_digest(Cell("tacit", "mixed", 0), SMALL, TOY)
+    assert tacit == cells.config_digest(Cell("tacit", "mixed", 0), TINY, TOY)
 
 
 def test_settings_that_are_tried_make_other_cells_and_stay_out_of_tables() -> None:
@@ -327,7 +387,7 @@ def test_settings_that_are_tried_make_other_cells_and_stay_out_of_tables() -> No
     (tried,) = chosen_cells([plain, Cell("lora", "mixed", 0)], arms=[DEFAULT], overrides=[KL])
 
     assert tried.settings == [KL]
-    assert cells.config_digest(tried, SMALL, TOY) != cells.config_digest(plain, SMALL, TOY)
+    assert cells.config_digest(tried, TINY, TOY) != cells.config_digest(plain, TINY, TOY)
     row = finished(DEFAULT)
     row["cell"]["overrides"] = [KL]
     assert Cell.of(row) == tried
