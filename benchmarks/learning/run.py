@@ -1,13 +1,12 @@
 """Runs cells in processes of one thread each, and keeps each as soon as it is finished."""
 
 import logging
-import multiprocessing
 import os
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from benchmarks.learning.probes import Row
 from benchmarks.learning.rows import append_row, missing, read_rows
 from benchmarks.learning.scale import WHOLE, Scale
 from benchmarks.learning.world import base_policy, learning_world
+from benchmarks.processes import RecycledProcesses
 from tacit.checkpoints import CheckpointStore
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,10 @@ def run_cells(cells: Sequence[Cell], path: Path, *, jobs: int, scale: Scale = WH
     num_failed = 0
     for seeds in _waves(wanted, size=jobs):
         group = [cell for cell in wanted if cell.seed in seeds]
-        with _pool(jobs) as pool:
-            list(pool.map(partial(make_base_of, scale=scale), seeds))
-            num_failed += sum(not kept for kept in _run_all(pool, group, path, scale))
+        with _processes(jobs) as processes:
+            for made in [processes.submit(make_base_of, seed, scale) for seed in seeds]:
+                made.result()
+            num_failed += sum(not kept for kept in _run_all(processes, group, path, scale))
     return num_failed
 
 
@@ -44,10 +45,12 @@ def _waves(cells: Sequence[Cell], *, size: int) -> list[list[int]]:
 
 
 def _run_all(
-    pool: ProcessPoolExecutor, cells: Sequence[Cell], path: Path, scale: Scale
+    processes: RecycledProcesses, cells: Sequence[Cell], path: Path, scale: Scale
 ) -> Iterator[bool]:
     started = time.perf_counter()
-    running: dict[Future[Row], Cell] = {pool.submit(run_cell, cell, scale): cell for cell in cells}
+    running: dict[Future[Row], Cell] = {
+        processes.submit(run_cell, cell, scale): cell for cell in cells
+    }
     for number, future in enumerate(as_completed(running), start=1):
         cell = running[future]
         try:
@@ -68,14 +71,9 @@ def _run_all(
         yield True
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+def _processes(jobs: int) -> RecycledProcesses:
     os.environ.update({"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
-    return ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        max_tasks_per_child=RECYCLE_AFTER,
-    )
+    return RecycledProcesses(jobs, tasks_each=RECYCLE_AFTER, initializer=_begin)
 
 
 def _begin() -> None:

@@ -1,0 +1,47 @@
+"""benchmarks.processes: all tasks are run, and one that kills its process fails alone."""
+
+import os
+from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
+
+import pytest
+
+from benchmarks.processes import RecycledProcesses
+
+
+def test_another_process_takes_over_after_so_many_tasks() -> None:
+    with RecycledProcesses(1, tasks_each=3) as processes:
+        found = [processes.submit(os.getpid) for _ in range(8)]
+        numbers = [future.result(timeout=60) for future in found]
+
+    assert [len(set(numbers[start : start + 3])) for start in (0, 3, 6)] == [1, 1, 1]
+    assert [one == other for one, other in pairwise(numbers)].count(False) == 2
+
+
+def test_a_task_that_kills_its_process_fails_and_the_others_do_not() -> None:
+    with RecycledProcesses(1, tasks_each=10) as processes:
+        before = processes.submit(os.getpid)
+        killed = processes.submit(os._exit, 1)
+        after = processes.submit(os.getpid)
+
+        with pytest.raises(BrokenProcessPool):
+            killed.result(timeout=60)
+        assert before.result(timeout=60) != after.result(timeout=60)
+
+
+def test_what_a_task_raises_comes_back_and_its_process_goes_on() -> None:
+    with RecycledProcesses(1, tasks_each=10) as processes:
+        before = processes.submit(os.getpid)
+        wrong = processes.submit(int, "one")
+        after = processes.submit(os.getpid)
+
+        with pytest.raises(ValueError, match="one"):
+            wrong.result(timeout=60)
+        assert before.result(timeout=60) == after.result(timeout=60)
+
+
+def test_as_many_processes_at_a_time_as_there_are_jobs() -> None:
+    with RecycledProcesses(2, tasks_each=1) as processes:
+        found = [processes.submit(os.getpid) for _ in range(6)]
+
+        assert len({future.result(timeout=60) for future in found}) == 6
