@@ -2,9 +2,7 @@
 
 import gc
 import os
-import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -19,6 +17,7 @@ import pytest
 from tacit.checkpoints import CheckpointStore
 from tacit.commands.options import console
 from tacit.database import Database
+from tacit.ports import free_port
 
 # Tiny models are slower on two threads than on one, the more so on a busy machine. torch reads it
 # on import, here and in the processes that tests start.
@@ -32,40 +31,7 @@ OWN_THREADS = ("wal-", "tacit-")
 _ENDING_S = 2.0
 """For threads that were told to end and that nobody waited for."""
 
-_SYSTEM = random.SystemRandom()
-"""Not seeded by what is tested."""
-
 POSTGRES_BINARIES = Path("/usr/lib/postgresql/15/bin")
-
-
-def free_port(*, number: int = 1) -> int:
-    """A TCP port of 127.0.0.1 that nobody uses at present, the first of ``number`` in a row.
-
-    Not one of those that the system gives to outgoing connections: it would do so before whoever is
-    to listen there comes, the longer that takes the likelier. Nor one that Ray gives its workers,
-    10002 to 19999.
-    """
-    while True:
-        port = _SYSTEM.randrange(20_000, _outgoing_ports_begin() - number)
-        if all(_is_free(port + offset) for offset in range(number)):
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-@cache
-def _outgoing_ports_begin() -> int:
-    """32768 unless the system says otherwise; where they leave no room any port has to do."""
-    told = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    begin = int(told.read_text().split()[0]) if told.exists() else 32_768
-    return begin if begin > 21_000 else 65_000
 
 
 def skip_or_fail(reason: str) -> None:

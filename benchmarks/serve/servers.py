@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from tacit.config import Settings, load_settings
 from tacit.contracts import Digest, Release, utc_now
 from tacit.database import Database
 from tacit.keys import KeyStore
+from tacit.ports import free_port
 from tacit.principal import Scope
 from tacit.signing import Signer
 from tacit.start import prepare
@@ -70,7 +70,7 @@ class Served(NamedTuple):
 @contextmanager
 def tacit_server(home: Path, folders: tuple[Path, Path]) -> Iterator[Served]:
     """The serving process as ``tacit up`` starts it, on the first of two released policies."""
-    settings = load_settings(home=home, deploy={"port": _free_port(), "device": "cpu"})
+    settings = load_settings(home=home, deploy={"port": free_port(), "device": "cpu"})
     prepare(settings)
     database = Database(settings.resolved_database_url)
     key = KeyStore(database).create("bench", scopes={Scope.SEND}, source="bench")
@@ -92,7 +92,7 @@ def transformers_server(
     python: str, model: Path, log: Path, *, continuous_batching: bool
 ) -> Iterator[Server]:
     """``transformers serve`` of the environment that ``python`` belongs to."""
-    port = _free_port()
+    port = free_port()
     flags = CB_FLAGS if continuous_batching else ()
     command = [python, "-c", "from transformers.cli.transformers import main; main()", "serve"]
     command += [str(model), "--device", "cpu", "--port", str(port), *flags]
@@ -110,12 +110,6 @@ def transformers_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _line(settings: Settings, database: Database) -> Line:

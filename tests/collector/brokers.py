@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conftest import free_port, skip_or_fail
+from tacit.ports import free_port
+from tests.conftest import skip_or_fail
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 60.0

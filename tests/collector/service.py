@@ -24,11 +24,11 @@ from tacit.contracts import FeedbackEvent
 from tacit.control import create_control
 from tacit.database import Database
 from tacit.keys import KeyStore
+from tacit.ports import free_port
 from tacit.principal import Scope
 from tacit.secrets_file import MasterSecret
 from tacit.signing import Signer
 from tests.builders import event
-from tests.conftest import free_port
 
 
 def body(event_id: str = "e-1", **fields: Any) -> str:

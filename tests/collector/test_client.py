@@ -13,10 +13,10 @@ from openai.types import Completion
 from collector.client import TacitClient
 from tacit.contracts import Correction, Preference, Rating
 from tacit.errors import InvalidInputError, UnavailableError
+from tacit.ports import free_port
 from tests.builders import MOMENT, event, interaction
 from tests.collector.conftest import MakeRoom, Room
 from tests.collector.products import Flaky, app_of, chat, events_of, key_of, serving
-from tests.conftest import free_port
 
 
 def test_each_kind_of_feedback_arrives_as_it_was_said(make: MakeRoom) -> None:

@@ -23,10 +23,10 @@ from tacit.errors import (
     TooLargeError,
     UnavailableError,
 )
+from tacit.ports import free_port
 from tests.builders import event, interaction
 from tests.collector.conftest import MakeRoom
 from tests.collector.products import FakeService, app_of, chat, events_of, key_of, serving
-from tests.conftest import free_port
 
 
 class Blocking:

@@ -21,9 +21,9 @@ from collector.streams.kafka import KafkaStream
 from collector.streams.kafka_connection import FailTogether, KafkaConnection, close_producer
 from tacit.config import KafkaSettings
 from tacit.errors import ConfigError, UnavailableError
+from tacit.ports import free_port
 from tests.collector.brokers import Broker
 from tests.collector.certificates import Identity, authority, signed_by
-from tests.conftest import free_port
 
 USER, PASSWORD = "TACIT_KAFKA_USER", "TACIT_KAFKA_PASSWORD"
 

@@ -20,7 +20,7 @@ from tacit.demo.base import SMALL_RECIPE, BaseRecipe, make_base
 from tacit.demo.helpdesk import helpdesk_world
 from tacit.demo.product import Product
 from tacit.demo.world import Utterance, World, install_world
-from tests.conftest import free_port
+from tacit.ports import free_port
 from tests.gatekeeper.forms import token
 
 TACIT = Path(sys.executable).with_name("tacit")

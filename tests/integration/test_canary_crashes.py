@@ -20,9 +20,9 @@ from tacit.config import with_overrides
 from tacit.contracts import ArmComparison, ArmResult, Release
 from tacit.cycles import CycleState
 from tacit.live import version_of
+from tacit.ports import free_port
 from tacit.signing import PUBLIC_NAME, Verifier
 from tacit.start import prepare
-from tests.conftest import free_port
 from tests.deploy.scenes import until
 from tests.integration.roles import roles
 from tests.integration.rollout_scene import RELEASE, Scene, scene

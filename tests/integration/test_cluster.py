@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from tacit.cli import app
 from tacit.contracts import short
+from tacit.ports import free_port
 from tacit.signing import PUBLIC_NAME
 from tests.collector.brokers import Broker
-from tests.conftest import free_port
 from tests.integration.backends import Backends, column, num_records, postgres_away
 from tests.integration.balancer import balanced
 from tests.integration.services import RAW, TACIT, Service, make_home, micro_world

@@ -17,10 +17,10 @@ from tacit.config import Settings, load_settings
 from tacit.database import Database
 from tacit.errors import UnavailableError
 from tacit.loop import OnlineLoop
+from tacit.ports import free_port
 from tacit.screening import is_screening, pid_path
 from tacit.supervisor import Supervisor
 from tests.builders import event, user
-from tests.conftest import free_port
 
 NUM_EVENTS = 4_000
 KILLS = 4

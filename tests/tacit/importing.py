@@ -14,9 +14,9 @@ from tacit.contracts import FeedbackEvent
 from tacit.control import create_control
 from tacit.database import Database
 from tacit.keys import KeyStore, Scope
+from tacit.ports import free_port
 from tacit.remote import Remote
 from tests.collector.test_client import serving
-from tests.conftest import free_port
 
 
 class ImportService:

@@ -13,9 +13,9 @@ from gatekeeper.policy import DEFAULT_PATH
 from tacit.cli import app
 from tacit.database import Database
 from tacit.errors import ConfigError
+from tacit.ports import free_port
 from tests.builders import comparison, suite_result
 from tests.collector.test_client import serving
-from tests.conftest import free_port
 from tests.gatekeeper.builders import (
     FakeClock,
     failing_verdict,

@@ -27,8 +27,8 @@ from tacit.imports.traces import (
     read_scale,
     said_by,
 )
+from tacit.ports import free_port
 from tacit.remote import Remote
-from tests.conftest import free_port
 from tests.tacit.importing import ImportService, import_service
 
 pytestmark = [

@@ -18,11 +18,11 @@ from tacit.cli import app
 from tacit.config import Settings, load_settings
 from tacit.control import create_control
 from tacit.errors import ConfigError, IntegrityError, UnavailableError
+from tacit.ports import free_port
 from tacit.serving import create_serving_app
 from tacit.stages import Stages
 from tacit.start import prepare, wait_until_prepared
 from tacit.up import run_role
-from tests.conftest import free_port
 
 TACIT = Path(sys.executable).with_name("tacit")
 

@@ -23,10 +23,10 @@ from tacit.database import Database
 from tacit.errors import InvalidInputError, TacitError
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
+from tacit.ports import free_port
 from tacit.signing import Signer
 from tests.builders import event, interaction
 from tests.collector.test_client import serving
-from tests.conftest import free_port
 
 
 class Service:

@@ -10,8 +10,8 @@ from rich.console import Console
 import tacit.up
 from tacit.config import Settings, load_settings
 from tacit.errors import ConfigError
+from tacit.ports import free_port
 from tacit.up import run_up
-from tests.conftest import free_port
 
 
 class StartedError(Exception):

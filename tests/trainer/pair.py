@@ -8,7 +8,7 @@ from torch import multiprocessing
 
 from tacit.checkpoints import CheckpointStore
 from tacit.contracts import Digest
-from tests.conftest import free_port
+from tacit.ports import free_port
 from trainer.progress import StepMetrics
 from trainer.session import TrainingSession, UpdateJob, configure_process
 

@@ -8,8 +8,8 @@ from torch import distributed, multiprocessing
 
 from tacit.checkpoints import CheckpointStore
 from tacit.policies import load_policy
+from tacit.ports import free_port
 from tests import builders as build
-from tests.conftest import free_port
 from tests.trainer.builders import mixed_events, replay_examples, settings, train
 from trainer.checkpoint import PolicyOpener, save_policy
 from trainer.collective import Collective

@@ -22,7 +22,7 @@ from tacit.contracts import FeedbackEvent
 from tacit.database import Database
 from tacit.http import install_error_handlers
 from tacit.keys import KeyStore, Scope
-from tests.conftest import free_port
+from tacit.ports import free_port
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tacit.config import Settings, load_settings
 from tacit.doctor.findings import Check, Finding, Status, ask
-from tests.conftest import free_port
+from tacit.ports import free_port
 
 
 def settings_in(home: Path, *overrides: str) -> Settings:

@@ -11,7 +11,7 @@ from tacit.doctor.findings import Status
 from tacit.doctor.gate import check_gate
 from tacit.doctor.stream import check_stream
 from tacit.doctor.tracking import check_tracking
-from tests.conftest import free_port
+from tacit.ports import free_port
 from tests.tacit.doctor.patients import findings, only, settings_in, write_suite
 
 

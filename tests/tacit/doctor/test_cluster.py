@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tacit.cli import app
-from tests.conftest import free_port
+from tacit.ports import free_port
 
 MENDS = {
     "stream": "bootstrap_servers",

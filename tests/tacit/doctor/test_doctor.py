@@ -13,7 +13,7 @@ from tacit.cli import app
 from tacit.config import Settings
 from tacit.doctor.examine import AREAS
 from tacit.doctor.findings import Finding, Status, ok
-from tests.conftest import free_port
+from tacit.ports import free_port
 from tests.tacit.doctor.patients import findings, only
 
 

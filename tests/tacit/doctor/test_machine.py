@@ -9,7 +9,7 @@ from tacit.doctor.compute import check_ray, check_torch
 from tacit.doctor.findings import Status
 from tacit.doctor.home import check_home
 from tacit.doctor.ports import check_ports
-from tests.conftest import free_port
+from tacit.ports import free_port
 from tests.tacit.doctor.patients import findings, only, settings_in
 
 

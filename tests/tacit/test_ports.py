@@ -1,11 +1,11 @@
-"""Ports that tests keep for services still to come."""
+"""tacit.ports: what is kept for a service is still free when it comes."""
 
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from tacit.ports import free_port
 
 
 def test_no_outgoing_connection_takes_a_port_that_waits_for_its_service() -> None:
