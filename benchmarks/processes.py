@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 
 class RecycledProcesses:
-    """A pool of processes that each run so many tasks. A context manager, which waits for all."""
+    """A pool of processes that each run so many tasks.
+
+    A context manager, which waits for all tasks; left by an exception, Ctrl-C among them, for those
+    under way.
+    """
 
     def __init__(
         self, jobs: int, *, tasks_each: int, initializer: Callable[[], None] | None = None
@@ -31,8 +35,8 @@ class RecycledProcesses:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=kind is not None)
         for process in self._opened:
             process.shutdown()
 

@@ -84,7 +84,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--cells", type=Path, help="JSONL of finished cells; not with --quick")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.quick and given.cells:
+        parser.error("--quick measures anew and keeps no cells; --small --cells keeps them")
+    return given
 
 
 def _arms(text: str) -> list[str]:

@@ -1,7 +1,9 @@
 """benchmarks.processes: all tasks are run, and one that kills its process fails alone."""
 
 import os
+import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -45,3 +47,15 @@ def test_as_many_processes_at_a_time_as_there_are_jobs() -> None:
         found = [processes.submit(os.getpid) for _ in range(6)]
 
         assert len({future.result(timeout=60) for future in found}) == 6
+
+
+def test_what_still_waits_is_not_begun_once_the_run_is_broken_off() -> None:
+    with suppress(KeyboardInterrupt), RecycledProcesses(1, tasks_each=1) as processes:
+        begun = processes.submit(time.sleep, 0.5)
+        waiting = [processes.submit(os.getpid) for _ in range(3)]
+        while not begun.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    assert begun.result(timeout=60) is None
+    assert all(future.cancelled() for future in waiting)
