@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,20 @@ def _no_thread_is_left() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     names = sorted(thread.name for thread in left if thread.is_alive())
     assert not names, f"expected a test that closes what it opens; got threads {names} left"
+
+
+@pytest.fixture(autouse=True)
+def _sockets_of_kafka_go_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What kafka-python leaves to the garbage collector is collected here, at nobody's expense.
+
+    A client that is closed while it connects, as when a broker was killed, forgets its socket. A
+    later test would be blamed for it.
+    """
+    yield
+    if request.node.get_closest_marker("kafka"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(autouse=True)
