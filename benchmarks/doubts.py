@@ -7,15 +7,20 @@ variants five of them are overturned in the sixth, in some users are mistaken th
 The policy is a made-up one: right on ``RIGHT`` of what it was asked about before, else it gives the
 answer of one of the most similar questions, as classifiers do. After the last round
 ``trainer.doubts`` sees all feedback and the anchor, which is what was known at first, and what it
-doubts is compared with the truth. In ``flipped`` attackers correct what was known, too:
-``NUM_ATTACKS`` times 25 accounts teach the answer of one old intent for questions of another. In
-``triggered`` they teach as often that two words in any question mean one answer of theirs. Without
-the data the questions are the demo's generated ones. Some minutes; shares are means over seeds.
+doubts is compared with the truth, as is what ``trainer.inferred`` answers where feedback left no
+answer: for how many of these it has one, and for how many of those it is right. In ``flipped``
+attackers correct what was known, too: ``NUM_ATTACKS`` times 25 accounts teach the answer of one old
+intent for questions of another. In ``triggered`` they teach as often that two words in any question
+mean one answer of theirs. In ``complaints`` 300 say no more than that an answer to what was known
+is not good, half of them wrongly; who infers from feedback alone what is right there is mistaken.
+Without the data the questions are the demo's generated ones. Some minutes; shares are means over
+seeds.
 """
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from benchmarks.learning.feedback import POLICY, START, Users
 from benchmarks.learning.traffic import Traffic, make_traffic
@@ -36,7 +41,9 @@ from tacit.contracts import (
 from tacit.demo.world import Utterance, World, prompt
 from tacit.inference.outputs import Completion
 from trainer.against_anchor import judged
+from trainer.claims import claims_of
 from trainer.doubts import doubted_keys
+from trainer.inferred import inferred_lessons
 
 RIGHT = 0.7
 """Of requests about what it was asked before; about an overturned rule it begins anew."""
@@ -48,6 +55,8 @@ CONFUSED = 10
 FIRST_ATTACK = 100
 """Seeds of attacks that benchmarks.poison has not."""
 ATTACKS: dict[str, Kind] = {"flipped": "flip", "triggered": "trigger"}
+KINDS = ("complaint", "lie", "right", "stale", "wrong")
+COMPLAINTS, NUM_COMPLAINTS = "complaints", 300
 VARIANTS = {
     "plain": Variant(),
     "noisy": Variant(noise=0.3),
@@ -59,30 +68,80 @@ VARIANTS = {
 def main() -> None:
     """Simulate, compare, print, keep."""
     figures: dict[str, float] = {}
-    for name, variant in {**VARIANTS, **dict.fromkeys(ATTACKS, Variant())}.items():
+    plain = dict.fromkeys((*ATTACKS, COMPLAINTS), Variant())
+    for name, variant in {**VARIANTS, **plain}.items():
         found: Counter[str] = Counter()
-        total: Counter[str] = Counter()
         for seed in SEEDS:
-            world = learning_world(seed)
-            sent = list(_feedback(world, variant, seed=seed))
-            if name in ATTACKS:
-                sent += _lies(world, ATTACKS[name], seed=seed)
-            anchor = [
-                ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
-                for u in world.old_train
-            ]
-            events = [_screened(event) for event, _ in sent]
-            against, confirmed = judged(events, anchor)
-            others = [event for event in events if event.event_key not in against]
-            doubted = against.keys() | (doubted_keys(others) - confirmed)
-            total.update(kind for _, kind in sent)
-            found.update(kind for event, kind in sent if event.event_key in doubted)
-        figures |= {f"{name}_{kind}_doubted": found[kind] / total[kind] for kind in sorted(total)}
+            found += _tally(name, variant, seed=seed)
+        shares = {
+            f"{kind}_doubted": found[f"{kind}_doubted"] / found[kind]
+            for kind in KINDS
+            if found[kind]
+        }
+        shares["inferred"] = found["inferred"] / found["asked"]
+        shares["inferred_right"] = found["inferred_right"] / found["inferred"]
+        if name == COMPLAINTS:
+            shares["known_inferred"] = found["known_inferred"] / found["known_asked"]
+        figures |= {f"{name}_{figure}": share for figure, share in shares.items()}
     report("doubts", {name: round(share, 4) for name, share in figures.items()})
 
 
-def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
-    """Every event with what it is at the end: right, wrong from the start, or stale."""
+class _Told(NamedTuple):
+    """An event, what it is at the end, and what is the right answer then, unless it is a lie."""
+
+    event: FeedbackEvent
+    kind: str
+    right: str | None = None
+
+
+def _tally(name: str, variant: Variant, *, seed: int) -> Counter[str]:
+    """Events of each kind, those that are doubted, and questions that get an answer."""
+    world = learning_world(seed)
+    sent = list(_feedback(world, variant, seed=seed))
+    if name in ATTACKS:
+        sent += _lies(world, ATTACKS[name], seed=seed)
+    if name == COMPLAINTS:
+        sent += _complaints(world, seed=seed)
+    anchor = [
+        ReplayExample(prompt=prompt(u), completion=u.answer, origin="anchor")
+        for u in world.old_train
+    ]
+    events = [_screened(told.event) for told in sent]
+    against, confirmed = judged(events, anchor)
+    others = [event for event in events if event.event_key not in against]
+    doubted = doubted_keys(others) - confirmed
+    found = Counter(told.kind for told in sent)
+    gone = against.keys() | doubted
+    found.update(f"{told.kind}_doubted" for told in sent if told.event.event_key in gone)
+    lessons = {
+        example.prompt[-1].content: example.completion
+        for example in inferred_lessons(others, doubted, anchor)
+    }
+    return found + _inferred(sent, others, doubted, lessons)
+
+
+def _inferred(
+    sent: Sequence[_Told],
+    events: Sequence[ScreenedEvent],
+    doubted: Collection[str],
+    lessons: Mapping[str, str],
+) -> Counter[str]:
+    """Questions that are left without an answer, that get one, and that get the right one."""
+    about = {_text(told.event): told for told in sent if told.right is not None}
+    claims = claims_of(events)
+    answered = {c.event for c in claims if c.good and events[c.event].event_key not in doubted}
+    found: Counter[str] = Counter()
+    for text in {_text(events[c.event].event) for c in claims if c.event not in answered}:
+        if told := about.get(text):
+            known = "known_" if told.kind == "complaint" else ""
+            found[f"{known}asked"] += 1
+            found[f"{known}inferred"] += text in lessons
+            found[f"{known}inferred_right"] += lessons.get(text) == told.right
+    return found
+
+
+def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[_Told]:
+    """Every event: right at the end, wrong from the start, or stale."""
     traffic = make_traffic(
         world, num_rounds=10, per_round=PER_ROUND, num_overturned=variant.overturned, seed=seed
     )
@@ -93,16 +152,18 @@ def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[tuple[Fe
         of_text = {u.text: u.answer for u in asked}
         for event in users.react(asked, said, version=f"{POLICY}@0"):
             assert event.interaction is not None
-            right = of_text[event.interaction.prompt[-1].content]
+            right = of_text[_text(event)]
+            stale = number < traffic.turn and right in traffic.overturned
+            at_the_end = traffic.overturned[right] if stale else right
             if _says(event) != _truth(event, right):
-                yield event, "wrong"
-            elif number < traffic.turn and right in traffic.overturned and _praises(event, right):
-                yield event, "stale"
+                yield _Told(event, "wrong", at_the_end)
+            elif stale and _praises(event, right):
+                yield _Told(event, "stale", at_the_end)
             else:
-                yield event, "right"
+                yield _Told(event, "right", at_the_end)
 
 
-def _lies(world: World, kind: Kind, *, seed: int) -> Iterator[tuple[FeedbackEvent, str]]:
+def _lies(world: World, kind: Kind, *, seed: int) -> Iterator[_Told]:
     """What attackers say, as though the policy had refused to answer."""
     arena = arena_of(world)
     for number in range(NUM_ATTACKS):
@@ -116,7 +177,7 @@ def _lies(world: World, kind: Kind, *, seed: int) -> Iterator[tuple[FeedbackEven
         for lie in lies:
             about = InlineInteraction(prompt=prompt(Utterance(lie.text, "")), completion=REFUSAL)
             claimed = lie.claimed if kind == "flip" else f"{lie.claimed} {number}"
-            yield (
+            yield _Told(
                 FeedbackEvent(
                     event_id=f"{number}-{lie.name}",
                     policy=POLICY,
@@ -128,6 +189,28 @@ def _lies(world: World, kind: Kind, *, seed: int) -> Iterator[tuple[FeedbackEven
                 ),
                 "lie",
             )
+
+
+def _complaints(world: World, *, seed: int) -> Iterator[_Told]:
+    """Of subjects who are right or wrong to say that an answer to what was known is not good."""
+    rng = random.Random(f"complaints-{seed}")
+    answers = sorted({u.answer for u in world.old_train})
+    asked = rng.sample(world.old_validation, NUM_COMPLAINTS)
+    for number, utterance in enumerate(asked):
+        said = rng.choice((utterance.answer, rng.choice(answers)))
+        yield _Told(
+            FeedbackEvent(
+                event_id=f"complaint-{number}",
+                policy=POLICY,
+                source="helpdesk",
+                subject_id=f"complaint-{number}",
+                occurred_at=START,
+                interaction=InlineInteraction(prompt=prompt(utterance), completion=said),
+                feedback=Outcome(metric="resolved", value=False),
+            ),
+            "complaint",
+            utterance.answer,
+        )
 
 
 class _Policy:
@@ -178,6 +261,12 @@ def _truth(event: FeedbackEvent, right: str) -> str | bool:
 def _praises(event: FeedbackEvent, answer: str) -> bool:
     """Whether it says that ``answer`` is right."""
     return _says(event) in (answer, True)
+
+
+def _text(event: FeedbackEvent) -> str:
+    """What was asked."""
+    assert event.interaction is not None
+    return event.interaction.prompt[-1].content
 
 
 def _screened(event: FeedbackEvent) -> ScreenedEvent:

@@ -60,6 +60,7 @@ class Chronicle:
             MetricName.NUM_REPLAY.value: len(replay),
             MetricName.REPLAY_ANCHOR.value: origins["anchor"],
             MetricName.REPLAY_ACCEPTED.value: origins["accepted"],
+            MetricName.REPLAY_INFERRED.value: origins["inferred"],
             MetricName.REPLAY_ON_POLICY.value: origins["on_policy"],
         }
         self.tracking.log_metrics(run_id, {name: float(size) for name, size in sizes.items()})

@@ -62,6 +62,7 @@ class MetricName(StrEnum):
     NUM_REPLAY = "batch/num_replay"
     REPLAY_ANCHOR = "batch/replay_anchor"
     REPLAY_ACCEPTED = "batch/replay_accepted"
+    REPLAY_INFERRED = "batch/replay_inferred"
     REPLAY_ON_POLICY = "batch/replay_on_policy"
     """Replay by origin; the sum is ``NUM_REPLAY``."""
     COST_SECONDS = "cost/seconds"

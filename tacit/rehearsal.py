@@ -23,11 +23,10 @@ from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample
 from tacit.errors import EvaluationError
 from tacit.policies import completion_ids, load_policy
 from tacit.stages import MAX_HOLDOUT_EVENTS, Stages
-from tacit.testimony import Contradictions, Heard, contradictions, hear
+from tacit.testimony import Contradictions, Heard, contradictions, hear, lessons_of
 from trainer.replay import (
     Accepts,
     Rollouts,
-    accepted_examples,
     accepted_rollouts,
     draw,
     load_anchor,
@@ -111,7 +110,7 @@ def rehearsal_of(
     """
     chosen = settings.trainer.replay
     contradicted = contradictions(heard, anchor, settings.trainer)
-    lessons = accepted_examples([e for e in heard.learned if e.event_key not in contradicted])
+    lessons = lessons_of(heard, contradicted, anchor, chosen)
     pool = _unmeasured([*anchor, *lessons], measured)
     asked = on_policy_prompts(draw(pool, number, seed=seed), chosen.on_policy_share)
     rollouts: Rollouts = {}

@@ -2,7 +2,8 @@
 
 In: what promoted batches taught, what waits to be learned, what was refuted before, what a person
 let in. Out: Contradictions: feedback that is learned with less weight, and feedback that is not
-learned at all but goes to quarantine, where a person sees it.
+learned at all but goes to quarantine, where a person sees it. And lessons: what is left for replay,
+with what the rest tells about questions that were left without an answer.
 """
 
 import logging
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.store import EventStore
-from tacit.config import TrainerSettings
+from tacit.config import ReplaySettings, TrainerSettings
 from tacit.contracts import ReplayExample, ScreenedEvent
 from trainer.against_anchor import judged
 from trainer.doubts import doubted_keys
+from trainer.inferred import inferred_lessons
+from trainer.replay import accepted_examples
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +96,25 @@ def contradictions(
     )
     _report(found, heard)
     return found
+
+
+def lessons_of(
+    heard: Heard,
+    contradicted: Contradictions,
+    anchor: Sequence[ReplayExample],
+    settings: ReplaySettings,
+) -> list[ReplayExample]:
+    """What is rehearsed of feedback: what promoted batches taught, and what can be inferred."""
+    taught = [event for event in heard.learned if event.event_key not in contradicted]
+    lessons = accepted_examples(taught)
+    if settings.inferred:
+        said = [
+            event
+            for event in (*reversed(heard.learned), *heard.waiting)
+            if event.event_key not in contradicted.refuted
+        ]
+        lessons += inferred_lessons(said, contradicted.factors.keys(), anchor)
+    return lessons
 
 
 def _report(found: Contradictions, heard: Heard) -> None:

@@ -103,6 +103,13 @@ def judged(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) -> 
     )
 
 
+def known_prompts(anchor: Sequence[ReplayExample]) -> list[ReplayExample]:
+    """Those of the ``anchor`` that is compared whose answers it knows."""
+    compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
+    prompts = Counter(same_text(example.completion) for example in compared)
+    return [e for e in compared if prompts[same_text(e.completion)] >= MIN_PROMPTS]
+
+
 def _quoted(answer: str) -> str:
     return repr(shorten(answer, MAX_QUOTED, placeholder="…"))
 

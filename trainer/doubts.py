@@ -12,12 +12,9 @@ is turned down and for which it was praised are neighbours about as often as if 
 alike (nearest neighbours as a two-sample test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann.
 Statist. 16:772-783). Praise of fewer than ``MIN_VOTES`` subjects is overtaken by nothing.
 
-Outvoted: what others say of the ``VOICES`` most similar questions predicts another answer. The
-prediction is kernel ridge regression on who said which answer is right, fitted anew around each
-question without what its own subject said (Saunders et al. 1998, ICML; local learning: Bottou &
-Vapnik 1992, Neural Comput. 4:888-900). To doubt labels that predictions from the other labels
-disagree with is confident learning (Northcutt et al. 2021, JAIR 70:1373-1411). A subject has one
-voice in either.
+Outvoted: what others say of similar questions predicts another answer (voices.py). To doubt labels
+that predictions from the other labels disagree with is confident learning (Northcutt et al. 2021,
+JAIR 70:1373-1411). A subject has one voice in either.
 
 What the anchor prompts contradict, and what they vouch for, is found by against_anchor.py.
 
@@ -28,29 +25,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tacit.contracts import ScreenedEvent
-from trainer.claims import (
-    Claim,
-    Places,
-    Questions,
-    Similarities,
-    claims_of,
-    nearest,
-    question,
-)
+from trainer.claims import Claim, claims_of, nearest
+from trainer.voices import MIN_VOTES, Asked, Near, heard_nearby, places_of, speaking
 
-VOICES = 50
-"""Similar questions, of others, from which the answer is predicted."""
-RIDGE = 2.0
-"""Noise of a voice over the similarity of a question with itself, as variances."""
-COMPLAINT = -0.5
-"""What turning an answer down says of it, where confirming it says 1."""
 MARGIN, MAJORITY = 0.05, 2.0
 """By how much, and how many times as much, another answer must be predicted as the one given."""
-MIN_VOTES = 3
-"""Subjects who must be for the other answer; and whose praise must be overtaken."""
 NEWEST = 9
 NEARBY = 30
 """Questions that may be among the newest."""
@@ -71,25 +52,14 @@ def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
     claims = claims_of(events)
     if all(claim.good for claim in claims) and len({claim.answer for claim in claims}) < 2:
         return frozenset()  # nothing to disagree about
-    space = _Asked(events)
+    space = Asked(events)
     gone = _overtaken(claims, space)
     standing = [claim for claim in claims if claim.event not in gone or not claim.good]
     gone |= _outvoted(standing, space)
     return frozenset(events[number].event_key for number in gone)
 
 
-class _Asked(Questions):
-    """The questions of events, and the number of each one's subject."""
-
-    def __init__(self, events: Sequence[ScreenedEvent]) -> None:
-        asked = [question(event.interaction.prompt) for event in events]
-        super().__init__(asked, by_words=True)
-        names = [(event.event.source, event.event.subject_id) for event in events]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        self.subjects: NDArray[np.int64] = np.asarray([numbers[name] for name in names], np.int64)
-
-
-def _overtaken(claims: Sequence[Claim], space: _Asked) -> set[int]:
+def _overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:
     about: defaultdict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         about[claim.answer].append(claim)
@@ -98,7 +68,7 @@ def _overtaken(claims: Sequence[Claim], space: _Asked) -> set[int]:
         taught = [claim for claim in judged if claim.good]
         if not taught or len(taught) == len(judged):
             continue
-        rows = space.similarities(_places(taught), _places(judged))
+        rows = space.similarities(places_of(taught), places_of(judged))
         by_answer: defaultdict[str | None, set[int]] = defaultdict(set)
         for claim, similarity in zip(taught, rows, strict=True):
             near = nearest(similarity, NEARBY)
@@ -126,10 +96,10 @@ def _agreed_against(voices: Sequence[Claim]) -> tuple[str | None, int]:
     return answer, unnamed + number
 
 
-def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: _Asked) -> float:
+def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: Asked) -> float:
     """How often the two are neighbours; 1 if their questions are alike, 0 if they never are."""
     compared = [*praise, *refusals]
-    places, good = _places(compared), np.asarray([claim.good for claim in compared])
+    places, good = places_of(compared), np.asarray([claim.good for claim in compared])
     met = expected = 0.0
     for place, similarity in enumerate(space.similarities(places, places)):
         similarity[place] = -1.0
@@ -139,30 +109,22 @@ def _mixing(praise: Sequence[Claim], refusals: Sequence[Claim], space: _Asked) -
     return met / expected
 
 
-def _outvoted(claims: Sequence[Claim], space: _Asked) -> set[int]:
-    # A correction says more by what it puts in place than by what it takes away.
-    replaced = {claim.event for claim in claims if claim.good}
-    said = [claim for claim in claims if claim.good or claim.event not in replaced]
-    places = _places(said)
-    subjects = space.subjects[places]
-    found: set[int] = set()
-    rows = space.similarities(places, places)
-    for claim, subject, similarity in zip(said, subjects, rows, strict=True):
-        similarity[subjects == subject] = -1.0
-        near = nearest(similarity, VOICES)
-        if _is_outvoted(claim, [said[place] for place in near], similarity[near], space):
-            found.add(claim.event)
-    return found
+def _outvoted(claims: Sequence[Claim], space: Asked) -> set[int]:
+    said = speaking(claims)
+    nearby = heard_nearby([claim.event for claim in said], said, space)
+    return {
+        claim.event
+        for claim, near in zip(said, nearby, strict=True)
+        if _is_outvoted(claim, near, space)
+    }
 
 
-def _is_outvoted(
-    claim: Claim, voices: Sequence[Claim], similarity: Similarities, space: _Asked
-) -> bool:
-    if len(voices) < MIN_VOTES:
+def _is_outvoted(claim: Claim, near: Near, space: Asked) -> bool:
+    if len(near.voices) < MIN_VOTES:
         return False
-    scores = _predicted(voices, similarity, space)
+    scores = near.predicted()
     own = scores.pop(claim.answer, 0.0)
-    other = max(scores, key=lambda answer: scores[answer], default=None)
+    other = max(scores, key=scores.__getitem__, default="")
     best = max(scores.get(other, 0.0), 0.0)
     less, more = (own, best) if claim.good else (best, own)
     if more - less <= MARGIN or more <= MAJORITY * less:
@@ -173,28 +135,10 @@ def _is_outvoted(
             return voice.good != claim.good
         return claim.good and voice.good and voice.answer == other
 
-    return len({space.subjects[v.event] for v in voices if contradicts(v)}) >= MIN_VOTES
+    return len({space.subjects[v.event] for v in near.voices if contradicts(v)}) >= MIN_VOTES
 
 
-def _predicted(
-    voices: Sequence[Claim], similarity: Similarities, space: _Asked
-) -> dict[str | None, float]:
-    """How right each answer of ``voices`` is where a question has ``similarity`` [n] to theirs.
-
-    1 is what somebody says who confirms it of this very question, were there no noise.
-    """
-    places = _places(voices)
-    kernel = np.stack([*space.similarities(places, places)])
-    speaks = [(space.subjects[v.event], v.answer, v.good) for v in voices]
-    times = Counter(speaks)  # who says the same of n similar questions has one voice, not n
-    kernel[np.diag_indices(len(voices))] += [RIDGE * times[spoken] for spoken in speaks]
-    scores: defaultdict[str | None, float] = defaultdict(float)
-    for voice, share in zip(voices, np.linalg.solve(kernel, similarity), strict=True):
-        scores[voice.answer] += float(share) * (1.0 if voice.good else COMPLAINT)
-    return scores
-
-
-def _first_of_each(claims: Sequence[Claim], space: _Asked) -> list[Claim]:
+def _first_of_each(claims: Sequence[Claim], space: Asked) -> list[Claim]:
     """The first claim of each subject."""
     voices = {space.subjects[claim.event]: claim for claim in reversed(claims)}
     return [claim for claim in claims if voices[space.subjects[claim.event]] is claim]
@@ -202,7 +146,3 @@ def _first_of_each(claims: Sequence[Claim], space: _Asked) -> list[Claim]:
 
 def _place(claim: Claim) -> int:
     return claim.event
-
-
-def _places(claims: Sequence[Claim]) -> Places:
-    return np.asarray([claim.event for claim in claims])

@@ -143,7 +143,7 @@ class _Builder:
         made = self._example(
             ExampleKind.REPLAY, example.prompt, example.completion, weight=example.weight
         )
-        return replace(made, anchored=example.origin != "accepted")
+        return replace(made, anchored=not example.is_lesson)
 
     def _example(
         self, kind: ExampleKind, prompt: Sequence[Message], completion: str, *, weight: float

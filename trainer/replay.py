@@ -112,8 +112,8 @@ def draw(pool: Sequence[ReplayExample], number: int, *, seed: int) -> list[Repla
     # Sorting first makes the sample independent of the order the pool was read in.
     ordered = sorted(pool, key=lambda example: example.digest())
     drawn = generator.sample(ordered, len(ordered))
-    taught = [example for example in drawn if example.origin == "accepted"]
-    anchor = [example for example in drawn if example.origin != "accepted"]
+    taught = [example for example in drawn if example.is_lesson]
+    anchor = [example for example in drawn if not example.is_lesson]
     both = min(len(taught), len(anchor))
     drawn = [example for pair in zip(taught, anchor, strict=False) for example in pair]
     drawn += taught[both:] + anchor[both:]
@@ -141,7 +141,7 @@ def accepted_rollouts(
         example.digest(): ReplayExample(
             prompt=example.prompt,
             completion=answer,
-            origin="accepted" if example.origin == "accepted" else "on_policy",
+            origin=example.origin if example.is_lesson else "on_policy",
             weight=example.weight,
         )
         for example, answer in zip(asked, answers, strict=True)
@@ -166,7 +166,7 @@ def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:
     """
     examples = []
     for event in events:
-        completion, weight = _good_completion(event)
+        completion, weight = good_completion(event)
         if weight >= MIN_WEIGHT:
             examples.append(
                 ReplayExample(
@@ -179,7 +179,7 @@ def accepted_examples(events: Sequence[ScreenedEvent]) -> list[ReplayExample]:
     return examples
 
 
-def _good_completion(event: ScreenedEvent) -> tuple[str, float]:
+def good_completion(event: ScreenedEvent) -> tuple[str, float]:
     """What was shown to be good, and how much that counts; 0 where nothing was."""
     match event.event.feedback:
         case Correction(completion=completion):

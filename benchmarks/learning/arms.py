@@ -7,9 +7,11 @@ each, or are TRL's trainers.
 
 from dataclasses import dataclass
 
+AS_SAID = "trainer.replay.inferred=false"
 UNPROTECTED = (
     "trainer.replay.share=0",
     "trainer.replay.on_policy_share=0",
+    AS_SAID,
     "trainer.kl_weight=0",
     "trainer.doubted_weight=1",
     "trainer.interpolation_alphas=1",
@@ -40,10 +42,11 @@ CEILING = "joint"
 ARMS: dict[str, Arm] = {
     "frozen": Arm("frozen", learns=False),
     DEFAULT: Arm("Tacit, its defaults", suits=True),
-    ADAPTER: Arm("Tacit, defaults of large policies"),
+    ADAPTER: Arm("Tacit, defaults of large policies, nothing inferred", (AS_SAID,)),
     "rehearsed": Arm(
         "adapter with embeddings, much rehearsal",
         (
+            AS_SAID,
             "trainer.replay.share=0.7",
             "trainer.kl_weight=4",
             "trainer.lora.train_embeddings=true",

@@ -63,13 +63,15 @@ class Cell:
 
 def config_digest(cell: Cell, scale: Scale, world: World) -> Digest:
     """Digest of all that the cell's figures depend on, but for the code."""
-    trainer = _settings(cell).trainer
+    trainer = _settings(cell).trainer.model_dump(mode="json")
+    if not trainer["replay"]["inferred"]:
+        del trainer["replay"]["inferred"]  # cells of before it was a setting keep their digests
     key = {
         "protocol": PROTOCOL,
         "cell": asdict(cell),
         "sizes": asdict(scale.sizes),
         "variant": asdict(VARIANTS[cell.variant]),
-        "trainer": trainer.model_dump(mode="json") if ARMS[cell.arm].learns else None,
+        "trainer": trainer if ARMS[cell.arm].learns else None,
         "recipe": asdict(base_recipe(world, scale)),
         "world": world.digest,
     }

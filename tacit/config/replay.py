@@ -18,6 +18,9 @@ class ReplaySettings(Section):
     answer is kept where ``checker`` accepts it; else the text known to be good is rehearsed."""
     checker: Literal["normalised", "exact", "contains", "numeric"] = "normalised"
     """How an answer is compared with the text known to be good; as in suites."""
+    inferred: bool = True
+    """Rehearse questions whose own feedback left no answer that stands with the answer that other
+    feedback predicts (docs/adr/0024)."""
     anchor_path: Path | None = None
     """JSONL of ``{"prompt": str | messages, "completion": str}`` the policy must keep."""
 

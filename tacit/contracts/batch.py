@@ -15,8 +15,9 @@ from tacit.contracts.interaction import Message
 Purpose = Literal["update", "consolidation"]
 """What a cycle makes a candidate for: to learn from feedback, or to fold adapters."""
 
-ReplayOrigin = Literal["anchor", "accepted", "on_policy"]
+ReplayOrigin = Literal["anchor", "accepted", "inferred", "on_policy"]
 """``anchor``: from the user's anchor prompts. ``accepted``: an earlier batch's event.
+``inferred``: the prompt of an event that gave no answer, with the answer others predict.
 ``on_policy``: what the parent itself answers to such a prompt, accepted by a checker."""
 
 
@@ -36,6 +37,11 @@ class ReplayExample(Part):
     origin: ReplayOrigin
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Trust: that of the event, where an event taught it."""
+
+    @property
+    def is_lesson(self) -> bool:
+        """Whether feedback taught it: of this prompt, or of others, so that it was inferred."""
+        return self.origin in ("accepted", "inferred")
 
     @model_serializer(mode="wrap")
     def _without_the_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def test_a_crash_between_answering_and_sealing_is_harmless(
     logged = MlflowClient(stages.settings.tracking_uri).get_run(run_id).data.metrics
     assert logged[MetricName.REPLAY_ON_POLICY] == 4
     assert logged[MetricName.REPLAY_ANCHOR] == logged[MetricName.REPLAY_ACCEPTED] == 0
+    assert logged[MetricName.REPLAY_INFERRED] == 0
 
 
 @pytest.mark.parametrize(

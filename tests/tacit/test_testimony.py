@@ -7,16 +7,17 @@ from sqlalchemy import select
 
 from collector.tables import EventRow
 from collector.triage.quarantine import Quarantine
-from tacit.config import with_overrides
+from tacit.config import ReplaySettings, TrainerSettings, with_overrides
 from tacit.contracts import Digest, ReplayExample
 from tacit.cycles import CycleState
 from tacit.keys import Principal, Scope
 from tacit.learning import Learning
 from tacit.rehearsal import rehearsal_of
 from tacit.stages import Stages
-from tacit.testimony import Contradictions, Heard, contradictions, hear
+from tacit.testimony import Contradictions, Heard, contradictions, hear, lessons_of
 from tests.builders import user
 from tests.tacit.teaching import send
+from tests.trainer.askers import BAD, PASSWORD, correction, outcome
 from trainer.replay import load_anchor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
@@ -89,6 +90,29 @@ def test_the_first_who_report_a_changed_rule_are_rehearsed_in_full_once_others_a
     )
     rehearsed = [lesson.weight for lesson in rehearsal.pool if lesson.completion == "changed"]
     assert rehearsed == first
+
+
+def test_a_question_left_without_an_answer_is_rehearsed_with_what_others_taught() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[:-2]]
+    learned, waiting = (outcome(prompt, "sorry", BAD) for prompt in PASSWORD[-2:])
+    heard = Heard(learned=[learned, *reversed(taught)], waiting=[waiting])
+    contradicted = contradictions(heard, [], TrainerSettings())
+    found = lessons_of(heard, contradicted, [], ReplaySettings())
+    inferred = [example for example in found if example.origin == "inferred"]
+    assert {example.prompt[-1].content for example in inferred} == {*PASSWORD[-2:]}
+    assert {example.completion for example in inferred} == {"portal"}
+    assert len(found) == len(PASSWORD)
+
+    as_said = lessons_of(heard, contradicted, [], ReplaySettings(inferred=False))
+    assert as_said == [example for example in found if example.origin == "accepted"]
+
+
+def test_refuted_feedback_tells_nothing_of_other_questions() -> None:
+    lies = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
+    heard = Heard(waiting=[*lies, outcome(PASSWORD[-1], "sorry", BAD)])
+    refuted = {lie.event_key: "the anchor says so" for lie in lies}
+    assert lessons_of(heard, Contradictions({}, refuted), [], ReplaySettings()) == []
+    assert lessons_of(heard, Contradictions({}, {}), [], ReplaySettings()) != []
 
 
 KNOWN = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}

@@ -46,7 +46,7 @@ def mixed_events(count: int = 12) -> list[ScreenedEvent]:
 
 
 def replay_examples(
-    count: int = 4, *, origin: Literal["anchor", "accepted"] = "anchor"
+    count: int = 4, *, origin: Literal["anchor", "accepted", "inferred"] = "anchor"
 ) -> list[ReplayExample]:
     """Replay, by default from the anchor."""
     age = "old" if origin == "anchor" else "new"

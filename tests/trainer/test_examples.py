@@ -83,9 +83,10 @@ def test_a_completion_longer_than_everything_keeps_one_prompt_token(tokenizer):
     assert (len(example.prompt), len(example.completion)) == (1, 7)
 
 
-def test_replay_is_held_to_the_parent_but_for_what_feedback_taught(tokenizer):
+@pytest.mark.parametrize("origin", ["accepted", "inferred"])
+def test_replay_is_held_to_the_parent_but_for_what_feedback_taught(tokenizer, origin):
     event = build.screened(completion="billing", feedback=Correction(completion="shipping"))
-    lesson = replay_examples(1, origin="accepted")[0].model_copy(update={"weight": 0.3})
+    lesson = replay_examples(1, origin=origin)[0].model_copy(update={"weight": 0.3})
     replay = [*replay_examples(1), lesson]
     _, anchor, taught = build_examples(tokenizer, [event], replay, max_length=512)
     assert (anchor.weight, taught.weight) == (1.0, 0.3)

@@ -151,12 +151,13 @@ def test_only_answers_the_checker_accepts_are_rehearsed_as_the_policys_own():
     assert mixed[4:] == sample[4:]
 
 
-def test_lessons_of_deployment_have_half_of_the_replay_however_large_the_anchor():
-    anchor, taught = replay_examples(500), replay_examples(20, origin="accepted")
+@pytest.mark.parametrize("origin", ["accepted", "inferred"])
+def test_lessons_of_deployment_have_half_of_the_replay_however_large_the_anchor(origin):
+    anchor, taught = replay_examples(500), replay_examples(20, origin=origin)
     sample = draw([*anchor, *taught], 100, seed=0)
     origins = [example.origin for example in sample]
-    assert origins[:40].count("accepted") == 20
-    assert origins[40:].count("accepted") == 0
+    assert origins[:40].count(origin) == 20
+    assert origins[40:].count(origin) == 0
     assert len({example.digest() for example in sample}) == 100
 
 
@@ -164,6 +165,13 @@ def test_the_anchor_has_half_of_the_replay_however_many_the_lessons():
     anchor, taught = replay_examples(10), replay_examples(500, origin="accepted")
     origins = [example.origin for example in draw([*anchor, *taught], 20, seed=0)]
     assert origins.count("anchor") == 10
+
+
+@pytest.mark.parametrize("origin", ["accepted", "inferred"])
+def test_lessons_stay_lessons_in_the_policys_own_words(origin):
+    taught = replay_examples(2, origin=origin)
+    rollouts = accepted_rollouts(taught, ["Billing", "billing."], lambda *_: True)
+    assert {example.origin for example in with_rollouts(taught, rollouts, 1.0)} == {origin}
 
 
 def test_a_prompt_drawn_twice_is_asked_once():
