@@ -105,8 +105,11 @@ class Learning:
     def _start(self, champion: Digest) -> Digest:
         """The checkpoint that the next update of ``champion`` starts from."""
         stages = self._stages
-        num_promoted = len(stages.candidates.lineage(champion))
-        if not stages.settings.trainer.rebuild.is_due(num_promoted):
+        chosen = stages.settings.trainer.rebuild
+        if chosen.every == 0:
+            return champion
+        promoted = {made.batch_id for made in stages.candidates.lineage(champion)}
+        if not chosen.is_due(stages.batches.num_updates_since_rebuild(stages.policy, promoted)):
             return champion
         return stages.releases.anchor(stages.policy) or champion
 

@@ -1,7 +1,7 @@
 """Sealed batches and candidates in the database. What is added is never changed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -53,6 +53,26 @@ class BatchStore:
         replay = [ReplayExample.model_validate(raw) for raw in json.loads(row.replay)]
         verify_replay(batch, replay)
         return batch, replay
+
+    def num_updates_since_rebuild(self, policy: str, promoted: Collection[str]) -> int:
+        """How many updates were sealed after the newest rebuild that is among ``promoted``.
+
+        ``promoted`` are batch ids. All updates if none of them is a rebuild.
+        """
+        newest_first = (
+            select(BatchRow.batch_id, BatchRow.payload)
+            .where(BatchRow.policy == policy)
+            .order_by(BatchRow.created_at.desc(), BatchRow.batch_id)
+            .execution_options(yield_per=1)  # manifests are large, and few have to be read
+        )
+        number = 0
+        with self._db.reader() as session, session.execute(newest_first) as rows:
+            for batch_id, payload in rows:
+                batch = SealedBatch.model_validate_json(payload)
+                if batch.start is not None and batch_id in promoted:
+                    break
+                number += batch.purpose == "update"
+        return number
 
 
 class CandidateStore:

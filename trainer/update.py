@@ -5,7 +5,8 @@ store. Output: a TrainedPolicy whose ``weights`` stand in the store.
 
     seal.py        fixes what one update learns from; checked again before training
     replay.py      draws what is rehearsed against forgetting
-    doubts.py      finds feedback that other feedback contradicts, before either
+    doubts.py      finds feedback that other feedback contradicts, before either, and
+    inferred.py    what questions without an answer that stands were about, by voices.py
     store.py       batches and candidates in the database
     placement.py   room on the Ray cluster, or a clear error
     workers.py     the warm group of actors (group.py, and failures.py when one fails); each runs a

@@ -97,7 +97,7 @@ class PolicyLine:
             settings.evaluator, store, self._database, open_policy=self._open
         )
         self._session = TrainingSession(store)
-        self._num_updates = self._num_promoted = 0
+        self._num_updates = self._num_since_rebuild = 0
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +141,8 @@ class PolicyLine:
                 self.champion = interpolate(
                     self._store, parent=parent, trained=weights, alpha=alpha
                 )
-                self._num_promoted += 1
+                if whole:
+                    self._num_since_rebuild = 0
         except TrainingError as error:
             failed = str(error)
         events = sealed.events
@@ -162,7 +163,7 @@ class PolicyLine:
         """The next batch, as ``tacit.learning`` seals it; None without events."""
         chosen, limit = self._settings.trainer, self._settings.loop.max_events
         self._num_updates += 1
-        due = chosen.rebuild.is_due(self._num_promoted)
+        due = chosen.rebuild.is_due(self._num_since_rebuild)
         number = num_replay(self._events.count_trainable(POLICY), chosen.replay.share)
         seed = chosen.seed + self._num_updates
         rehearsal = rehearsal_of(
@@ -187,6 +188,7 @@ class PolicyLine:
             batch = self._seal(events, replay, start=self._frozen if due else None)
             keys = [event.event_key for event in events]
             self._events.assign(session, keys, batch_id=batch.batch_id)
+        self._num_since_rebuild += 1
         return _Sealed(batch, events, replay)
 
     def _seal(

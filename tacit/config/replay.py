@@ -33,7 +33,8 @@ class RebuildSettings(Section):
     """
 
     every: Annotated[int, Field(ge=0)] = 0
-    """The update on every so many promoted ones is a rebuild; 0 is never."""
+    """Every so many updates one is a rebuild; 0 is never. Updates that were turned away count as
+    well, but for rebuilds: after one that was not promoted the next update is one, too."""
     num_examples: Count = 20_000
     """Replay examples of one, at most."""
     num_epochs: Count | None = None
@@ -41,6 +42,9 @@ class RebuildSettings(Section):
     learning_rate: Positive | None = None
     """Likewise."""
 
-    def is_due(self, num_promoted: int) -> bool:
-        """Whether the update after ``num_promoted`` promoted ones starts from the anchor."""
-        return self.every > 0 and (num_promoted + 1) % self.every == 0
+    def is_due(self, num_updates: int) -> bool:
+        """Whether the next update starts from the anchor, ``num_updates`` after the last rebuild.
+
+        That is the last that was promoted.
+        """
+        return self.every > 0 and num_updates + 1 >= self.every

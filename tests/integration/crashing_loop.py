@@ -65,14 +65,18 @@ def crash_settings(home: Path) -> Settings:
     )
 
 
-def _approve(loop: OnlineLoop, done: threading.Event) -> None:
+def _approve(
+    loop: OnlineLoop,
+    done: threading.Event,
+    outcome: DecisionOutcome = DecisionOutcome.APPROVED,
+) -> None:
     while not done.wait(0.05):
         cycle = loop.cycles.latest(loop.policy)
         if cycle is None or cycle.state != CycleState.AWAITING_DECISION:
             continue
         try:
             loop.gatekeeper.decide(
-                str(cycle.candidate_id), DecisionOutcome.APPROVED, by="ada", reason="it is better"
+                str(cycle.candidate_id), outcome, by="ada", reason="she looked at it"
             )
         except ConflictError:
             continue  # decided in an earlier life

@@ -18,7 +18,7 @@ from collector.streams import open_stream
 from tacit.cli import app
 from tacit.config import Settings, with_overrides
 from tacit.consolidation import ConsolidationDesk
-from tacit.contracts import PolicyCandidate, ScreenedEvent, short
+from tacit.contracts import DecisionOutcome, PolicyCandidate, ScreenedEvent, short
 from tacit.control import create_control
 from tacit.cycles import CycleRow, CycleState
 from tacit.errors import ConflictError
@@ -109,14 +109,20 @@ def screen(settings: Settings, loop: OnlineLoop, *numbers: int) -> None:
 
 def promoted(loop: OnlineLoop) -> tuple[CycleRow, PolicyCandidate]:
     """One cycle with a reviewer who approves."""
+    cycle = decided(loop, DecisionOutcome.APPROVED)
+    assert cycle.state == CycleState.PROMOTED, cycle.reason
+    return cycle, loop.candidates.get(str(cycle.candidate_id))
+
+
+def decided(loop: OnlineLoop, outcome: DecisionOutcome) -> CycleRow:
+    """One cycle with a reviewer who always decides so."""
     done = threading.Event()
-    reviewer = threading.Thread(target=approve, args=(loop, done), daemon=True)
+    reviewer = threading.Thread(target=approve, args=(loop, done, outcome), daemon=True)
     reviewer.start()
     cycle = loop.run_cycle()
     done.set()
     reviewer.join()
-    assert cycle.state == CycleState.PROMOTED, cycle.reason
-    return cycle, loop.candidates.get(str(cycle.candidate_id))
+    return cycle
 
 
 def desk(loop: OnlineLoop) -> ConsolidationDesk:

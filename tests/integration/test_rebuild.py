@@ -4,7 +4,15 @@ import pytest
 from mlflow import MlflowClient
 
 from tacit.config import Settings, with_overrides
-from tests.integration.test_consolidate import promoted, rebuilt_from_record, running
+from tacit.contracts import DecisionOutcome
+from tacit.cycles import CycleState
+from tests.integration.test_consolidate import (
+    decided,
+    promoted,
+    rebuilt_from_record,
+    running,
+    screen,
+)
 from tests.integration.test_consolidate import settings as adapters  # noqa: F401
 
 pytestmark = [
@@ -51,3 +59,17 @@ def test_every_second_update_starts_from_the_anchor(
 
         events = loop.events.events_of(second.batch_id)
         rebuilt_from_record(loop, second, events)
+
+
+def test_an_update_that_was_turned_away_does_not_put_off_the_rebuild(
+    adapters: Settings,  # noqa: F811
+) -> None:
+    overrides = ["trainer.rebuild.every=3", "trainer.doubted_weight=1"]
+    with running(with_overrides(adapters, overrides)) as loop:
+        anchor = loop.champion()
+        _, first = promoted(loop)
+        assert decided(loop, DecisionOutcome.REJECTED).state == CycleState.REJECTED
+        screen(loop.settings, loop, *range(24, 36))
+        cycle = decided(loop, DecisionOutcome.REJECTED)
+        batch, _ = loop.batches.get(str(cycle.batch_id))
+        assert (batch.parent, batch.start) == (first.weights, anchor)

@@ -106,14 +106,14 @@ def test_a_rebuild_may_have_epochs_and_a_rate_of_its_own() -> None:
     assert (found.num_epochs, found.learning_rate) == (7, 0.5)
 
 
-def test_a_rebuild_is_due_at_every_so_many_updates() -> None:
+def test_a_rebuild_is_due_when_so_many_updates_came_since_the_last() -> None:
     def due(every: int) -> list[int]:
         chosen = load_settings(overrides=[f"trainer.rebuild.every={every}"]).trainer.rebuild
-        return [number + 1 for number in range(12) if chosen.is_due(number)]
+        return [number for number in range(7) if chosen.is_due(number)]
 
     assert due(0) == []
-    assert due(1) == list(range(1, 13))
-    assert due(5) == [5, 10]
+    assert due(1) == list(range(7))
+    assert due(5) == [4, 5, 6]
 
 
 def test_a_small_policy_gets_what_suits_it_where_nobody_said_otherwise() -> None:

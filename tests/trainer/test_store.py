@@ -41,6 +41,28 @@ def test_a_batch_that_is_rolled_back_is_not_there(sqlite_database):
         BatchStore(sqlite_database).get(batch.batch_id)
 
 
+def test_updates_are_counted_from_the_last_rebuild_that_was_promoted(database):
+    store, anchor = BatchStore(database), build.digest("anchor")
+    sealed = seal(build.digest("parent"), mixed_events())
+    rebuild = {"start": anchor}
+    folding = {"purpose": "consolidation", "entries": ()}
+    parts = [{}, rebuild, {}, folding, {}, rebuild, {}]
+    batches = [
+        sealed.model_copy(update={"sealed_at": build.MOMENT + timedelta(seconds=number), **changes})
+        for number, changes in enumerate(parts)
+    ]
+    other = batches[-1].model_copy(update={"policy": "other"})
+    with database.session() as session:
+        for batch in (*batches, other):
+            store.add(session, batch, [])
+    ids = [batch.batch_id for batch in batches]
+    assert store.num_updates_since_rebuild("default", ids) == 1
+    turned_away = ids[:5] + ids[6:]
+    assert store.num_updates_since_rebuild("default", turned_away) == 4
+    assert store.num_updates_since_rebuild("default", ids[:1]) == 6
+    assert store.num_updates_since_rebuild("nobody", ids) == 0
+
+
 def test_candidates_come_newest_first(database):
     store = CandidateStore(database)
     older = build.candidate()
