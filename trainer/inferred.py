@@ -43,7 +43,7 @@ def inferred_lessons(
     standing = [claim for claim in claims if events[claim.event].event_key not in doubted]
     answered = {claim.event for claim in standing if claim.good}
     asked = sorted({claim.event for claim in claims} - answered)
-    if not asked or not answered:
+    if not asked or not _has_votes(standing, events):
         return []
     rejected: defaultdict[int, set[str]] = defaultdict(set)
     for claim in standing:
@@ -61,6 +61,16 @@ def inferred_lessons(
         if len({space.subjects[number] for number in behind}) >= MIN_VOTES:
             found.append(_lesson(events[event], [events[number] for number in behind]))
     return [lesson for lesson in found if lesson is not None]
+
+
+def _has_votes(claims: Sequence[Claim], events: Sequence[ScreenedEvent]) -> bool:
+    """Whether enough have taught any one answer; not so where each is in its own words."""
+    subjects: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for claim in claims:
+        if claim.good:
+            taught = events[claim.event].event
+            subjects[claim.answer].add((taught.source, taught.subject_id))
+    return any(len(found) >= MIN_VOTES for found in subjects.values())
 
 
 def _clearest(near: Near, rejected: Collection[str]) -> list[Claim]:
