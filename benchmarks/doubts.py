@@ -29,6 +29,7 @@ from benchmarks.learning.world import REFUSAL, learning_world
 from benchmarks.poison.attacks import Kind, plan
 from benchmarks.poison.world import arena_of
 from benchmarks.results import report
+from collector.screening.clusters import cluster_of
 from tacit.contracts import (
     Correction,
     FeedbackEvent,
@@ -42,7 +43,7 @@ from tacit.demo.world import Utterance, World, prompt
 from tacit.inference.outputs import Completion
 from trainer.against_anchor import judged
 from trainer.claims import claims_of
-from trainer.doubts import doubted_keys
+from trainer.doubts import Doubts, doubts_of
 from trainer.inferred import inferred_lessons
 
 RIGHT = 0.7
@@ -109,15 +110,15 @@ def _tally(name: str, variant: Variant, *, seed: int) -> Counter[str]:
     events = [_screened(told.event) for told in sent]
     against, confirmed = judged(events, anchor)
     others = [event for event in events if event.event_key not in against]
-    doubted = doubted_keys(others) - confirmed
+    doubts = Doubts(*(keys - confirmed for keys in doubts_of(others)))
     found = Counter(told.kind for told in sent)
-    gone = against.keys() | doubted
+    gone = against.keys() | doubts.keys
     found.update(f"{told.kind}_doubted" for told in sent if told.event.event_key in gone)
     lessons = {
         example.prompt[-1].content: example.completion
-        for example in inferred_lessons(others, doubted, anchor)
+        for example in inferred_lessons(others, doubts, anchor)
     }
-    return found + _inferred(sent, others, doubted, lessons)
+    return found + _inferred(sent, others, doubts.keys, lessons)
 
 
 def _inferred(
@@ -276,7 +277,7 @@ def _screened(event: FeedbackEvent) -> ScreenedEvent:
         policy=POLICY,
         event=event,
         interaction=event.interaction,
-        cluster=f"{0:016x}",
+        cluster=cluster_of(_text(event)),
     )
 
 

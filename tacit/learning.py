@@ -109,7 +109,10 @@ class Learning:
         if chosen.every == 0:
             return champion
         promoted = {made.batch_id for made in stages.candidates.lineage(champion)}
-        if not chosen.is_due(stages.batches.num_updates_since_rebuild(stages.policy, promoted)):
+        number = stages.batches.num_updates_since_rebuild(
+            stages.policy, promoted, at_most=chosen.every
+        )
+        if not chosen.is_due(number):
             return champion
         return stages.releases.anchor(stages.policy) or champion
 

@@ -110,7 +110,7 @@ def rehearsal_of(
     """
     chosen = settings.trainer.replay
     contradicted = contradictions(heard, anchor, settings.trainer)
-    lessons = lessons_of(heard, contradicted, anchor, chosen)
+    lessons = lessons_of(heard, contradicted, anchor, settings)
     pool = _unmeasured([*anchor, *lessons], measured)
     asked = on_policy_prompts(draw(pool, number, seed=seed), chosen.on_policy_share)
     rollouts: Rollouts = {}

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.store import EventStore
-from tacit.config import ReplaySettings, TrainerSettings
+from tacit.config import Settings, TrainerSettings
 from tacit.contracts import ReplayExample, ScreenedEvent
 from trainer.against_anchor import judged
-from trainer.doubts import doubted_keys
+from trainer.doubts import Doubts, doubts_of
 from trainer.inferred import inferred_lessons
 from trainer.replay import accepted_examples
 
@@ -49,6 +49,8 @@ class Contradictions:
     """What is left of the weight of feedback that other feedback contradicts, by key."""
     refuted: Mapping[str, str]
     """Why the anchor contradicts feedback, for a person, by key."""
+    overtaken: frozenset[str] = frozenset()
+    """Of ``factors``, what was right once."""
 
     def __contains__(self, event_key: object) -> bool:
         return event_key in self.factors or event_key in self.refuted
@@ -85,14 +87,15 @@ def contradictions(
     open_to_doubt = [event for event in said if event.event_key not in cleared]
     against, confirmed = judged([*before, *open_to_doubt], anchor)
     others = [event for event in said if event.event_key not in against]
-    doubted = doubted_keys(others) - confirmed - set(cleared)
+    doubts, spared = doubts_of(others), confirmed.union(cleared)
     found = Contradictions(
-        factors=dict.fromkeys(sorted(doubted), settings.doubted_weight),
+        factors=dict.fromkeys(sorted(doubts.keys - spared), settings.doubted_weight),
         refuted={
             event.event_key: against[event.event_key]
             for event in open_to_doubt
             if event.event_key in against
         },
+        overtaken=doubts.overtaken - spared,
     )
     _report(found, heard)
     return found
@@ -102,19 +105,33 @@ def lessons_of(
     heard: Heard,
     contradicted: Contradictions,
     anchor: Sequence[ReplayExample],
-    settings: ReplaySettings,
+    settings: Settings,
 ) -> list[ReplayExample]:
-    """What is rehearsed of feedback: what promoted batches taught, and what can be inferred."""
+    """What is rehearsed of feedback: what promoted batches taught, and what can be inferred.
+
+    Nothing is inferred where nothing is doubted, for then nobody knows what stands.
+    """
     taught = [event for event in heard.learned if event.event_key not in contradicted]
     lessons = accepted_examples(taught)
-    if settings.inferred:
+    if settings.trainer.replay.inferred and settings.trainer.doubted_weight < 1:
         said = [
             event
             for event in (*reversed(heard.learned), *heard.waiting)
             if event.event_key not in contradicted.refuted
         ]
-        lessons += inferred_lessons(said, contradicted.factors.keys(), anchor)
+        outvoted = contradicted.factors.keys() - contradicted.overtaken
+        lessons += inferred_lessons(
+            said,
+            Doubts(contradicted.overtaken, frozenset(outvoted)),
+            anchor,
+            min_subjects=_quorum(settings),
+        )
     return lessons
+
+
+def _quorum(settings: Settings) -> int:
+    """Subjects without whom nothing is inferred: as many as any rule asks for what is taught."""
+    return max((rule.min_subjects for rule in settings.collector.screening.quorum), default=1)
 
 
 def _report(found: Contradictions, heard: Heard) -> None:

@@ -79,13 +79,22 @@ def nearest(similarity: Similarities, number: int) -> list[int]:
 
 def question(prompt: Sequence[Message]) -> str:
     """The conversation's end, without system messages, which are the same for everyone."""
-    said = [message for message in prompt if message.role != "system"] or prompt
-    return "\n".join(message.content for message in said)[-QUESTION_CHARS:]
+    return _conversation(prompt)[-QUESTION_CHARS:]
+
+
+def is_whole(prompt: Sequence[Message]) -> bool:
+    """Whether ``question`` is all of the conversation."""
+    return len(_conversation(prompt)) <= QUESTION_CHARS
 
 
 def same_text(answer: str) -> str:
     """What two answers have in common that agree."""
     return " ".join(answer.casefold().split())
+
+
+def _conversation(prompt: Sequence[Message]) -> str:
+    said = [message for message in prompt if message.role != "system"] or prompt
+    return "\n".join(message.content for message in said)
 
 
 def _claims(number: int, event: ScreenedEvent) -> Iterator[Claim]:

@@ -23,6 +23,7 @@ Where every answer is worded anew nobody agrees with anybody, and nothing is dou
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,20 +44,38 @@ MIN_MIXING = 0.85
 (docs/adr/0020)."""
 
 
-def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
-    """Keys of those ``events``, oldest first, that the others contradict.
+class Doubts(NamedTuple):
+    """Keys of feedback that other feedback contradicts, by how."""
+
+    overtaken: frozenset[str] = frozenset()
+    """Was right once."""
+    outvoted: frozenset[str] = frozenset()
+    """Was never right, and what objects to an answer that is."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All of them."""
+        return self.overtaken | self.outvoted
+
+
+def doubts_of(events: Sequence[ScreenedEvent]) -> Doubts:
+    """Which of ``events``, oldest first, the others contradict.
 
     The same for the same events. Time grows with the square of their number: a quarter of a
     minute of a slow core for four thousand short questions.
     """
     claims = claims_of(events)
     if all(claim.good for claim in claims) and len({claim.answer for claim in claims}) < 2:
-        return frozenset()  # nothing to disagree about
+        return Doubts()  # nothing to disagree about
     space = Asked(events)
-    gone = _overtaken(claims, space)
-    standing = [claim for claim in claims if claim.event not in gone or not claim.good]
-    gone |= _outvoted(standing, space)
-    return frozenset(events[number].event_key for number in gone)
+    overtaken = _overtaken(claims, space)
+    standing = [claim for claim in claims if claim.event not in overtaken or not claim.good]
+    outvoted = _outvoted(standing, space) - overtaken
+
+    def keys(gone: set[int]) -> frozenset[str]:
+        return frozenset(events[number].event_key for number in gone)
+
+    return Doubts(keys(overtaken), keys(outvoted))
 
 
 def _overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from tacit.contracts import Digest, PolicyCandidate, ReplayExample, SealedBatch, short
@@ -54,24 +54,32 @@ class BatchStore:
         verify_replay(batch, replay)
         return batch, replay
 
-    def num_updates_since_rebuild(self, policy: str, promoted: Collection[str]) -> int:
-        """How many updates were sealed after the newest rebuild that is among ``promoted``.
+    def num_updates_since_rebuild(
+        self, policy: str, promoted: Collection[str], *, at_most: int
+    ) -> int:
+        """How many updates were trained after the newest rebuild that is among ``promoted``.
 
-        ``promoted`` are batch ids. All updates if none of them is a rebuild.
+        ``promoted`` are batch ids. All updates if none of them is a rebuild, but ``at_most``. 0
+        just after a rebuild, whatever came of it: another one is not the next update.
         """
+        is_trained = exists().where(CandidateRow.batch_id == BatchRow.batch_id)
         newest_first = (
-            select(BatchRow.batch_id, BatchRow.payload)
+            select(BatchRow.batch_id, BatchRow.payload, is_trained)
             .where(BatchRow.policy == policy)
             .order_by(BatchRow.created_at.desc(), BatchRow.batch_id)
             .execution_options(yield_per=1)  # manifests are large, and few have to be read
         )
-        number = 0
+        number, is_newest = 0, True
         with self._db.reader() as session, session.execute(newest_first) as rows:
-            for batch_id, payload in rows:
+            for batch_id, payload, trained in rows:
                 batch = SealedBatch.model_validate_json(payload)
-                if batch.start is not None and batch_id in promoted:
+                if batch.purpose != "update":
+                    continue
+                if batch.start is not None and (is_newest or batch_id in promoted):
                     break
-                number += batch.purpose == "update"
+                number, is_newest = number + trained, False
+                if number >= at_most:
+                    break
         return number
 
 

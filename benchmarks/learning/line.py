@@ -98,6 +98,7 @@ class PolicyLine:
         )
         self._session = TrainingSession(store)
         self._num_updates = self._num_since_rebuild = 0
+        self._just_rebuilt = False
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +136,7 @@ class PolicyLine:
         alpha, stands, failed = 0.0, None, None
         try:
             parent, weights = self.champion, self._update(sealed)
+            self._num_since_rebuild += 1
             whole = sealed.batch.start is not None
             alpha, stands = self._choose(parent, weights, whole=whole)
             if stands is not False:  # else the gate would turn it away
@@ -163,7 +165,7 @@ class PolicyLine:
         """The next batch, as ``tacit.learning`` seals it; None without events."""
         chosen, limit = self._settings.trainer, self._settings.loop.max_events
         self._num_updates += 1
-        due = chosen.rebuild.is_due(self._num_since_rebuild)
+        due = self._is_rebuild_due()
         number = num_replay(self._events.count_trainable(POLICY), chosen.replay.share)
         seed = chosen.seed + self._num_updates
         rehearsal = rehearsal_of(
@@ -188,8 +190,13 @@ class PolicyLine:
             batch = self._seal(events, replay, start=self._frozen if due else None)
             keys = [event.event_key for event in events]
             self._events.assign(session, keys, batch_id=batch.batch_id)
-        self._num_since_rebuild += 1
+        self._just_rebuilt = due
         return _Sealed(batch, events, replay)
+
+    def _is_rebuild_due(self) -> bool:
+        """As ``BatchStore.num_updates_since_rebuild`` counts, for the next update."""
+        number = 0 if self._just_rebuilt else self._num_since_rebuild
+        return self._settings.trainer.rebuild.is_due(number) and self.champion != self._frozen
 
     def _seal(
         self,

@@ -34,7 +34,8 @@ class RebuildSettings(Section):
 
     every: Annotated[int, Field(ge=0)] = 0
     """Every so many updates one is a rebuild; 0 is never. Updates that were turned away count as
-    well, but for rebuilds: after one that was not promoted the next update is one, too."""
+    well, but for rebuilds: one that was not promoted comes again after an ordinary update, so that
+    learning goes on where the anchor cannot be taught everything once more."""
     num_examples: Count = 20_000
     """Replay examples of one, at most."""
     num_epochs: Count | None = None
@@ -45,6 +46,6 @@ class RebuildSettings(Section):
     def is_due(self, num_updates: int) -> bool:
         """Whether the next update starts from the anchor, ``num_updates`` after the last rebuild.
 
-        That is the last that was promoted.
+        They are counted as BatchStore.num_updates_since_rebuild does.
         """
         return self.every > 0 and num_updates + 1 >= self.every

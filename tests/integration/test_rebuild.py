@@ -61,7 +61,7 @@ def test_every_second_update_starts_from_the_anchor(
         rebuilt_from_record(loop, second, events)
 
 
-def test_an_update_that_was_turned_away_does_not_put_off_the_rebuild(
+def test_what_was_turned_away_puts_off_no_rebuild_and_a_rebuild_no_update(
     adapters: Settings,  # noqa: F811
 ) -> None:
     overrides = ["trainer.rebuild.every=3", "trainer.doubted_weight=1"]
@@ -73,3 +73,10 @@ def test_an_update_that_was_turned_away_does_not_put_off_the_rebuild(
         cycle = decided(loop, DecisionOutcome.REJECTED)
         batch, _ = loop.batches.get(str(cycle.batch_id))
         assert (batch.parent, batch.start) == (first.weights, anchor)
+
+        screen(loop.settings, loop, *range(36, 48))
+        cycle = decided(loop, DecisionOutcome.REJECTED)
+        assert loop.batches.get(str(cycle.batch_id))[0].start is None
+        screen(loop.settings, loop, *range(48, 60))
+        cycle = decided(loop, DecisionOutcome.REJECTED)
+        assert loop.batches.get(str(cycle.batch_id))[0].start == anchor

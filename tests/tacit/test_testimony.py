@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from collector.tables import EventRow
 from collector.triage.quarantine import Quarantine
-from tacit.config import ReplaySettings, TrainerSettings, with_overrides
+from tacit.config import Settings, TrainerSettings, with_overrides
 from tacit.contracts import Digest, ReplayExample
 from tacit.cycles import CycleState
 from tacit.keys import Principal, Scope
@@ -97,13 +97,15 @@ def test_a_question_left_without_an_answer_is_rehearsed_with_what_others_taught(
     learned, waiting = (outcome(prompt, "sorry", BAD) for prompt in PASSWORD[-2:])
     heard = Heard(learned=[learned, *reversed(taught)], waiting=[waiting])
     contradicted = contradictions(heard, [], TrainerSettings())
-    found = lessons_of(heard, contradicted, [], ReplaySettings())
+    found = lessons_of(heard, contradicted, [], Settings())
     inferred = [example for example in found if example.origin == "inferred"]
     assert {example.prompt[-1].content for example in inferred} == {*PASSWORD[-2:]}
     assert {example.completion for example in inferred} == {"portal"}
     assert len(found) == len(PASSWORD)
 
-    as_said = lessons_of(heard, contradicted, [], ReplaySettings(inferred=False))
+    as_said = lessons_of(
+        heard, contradicted, [], with_overrides(Settings(), ["trainer.replay.inferred=false"])
+    )
     assert as_said == [example for example in found if example.origin == "accepted"]
 
 
@@ -111,8 +113,8 @@ def test_refuted_feedback_tells_nothing_of_other_questions() -> None:
     lies = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
     heard = Heard(waiting=[*lies, outcome(PASSWORD[-1], "sorry", BAD)])
     refuted = {lie.event_key: "the anchor says so" for lie in lies}
-    assert lessons_of(heard, Contradictions({}, refuted), [], ReplaySettings()) == []
-    assert lessons_of(heard, Contradictions({}, {}), [], ReplaySettings()) != []
+    assert lessons_of(heard, Contradictions({}, refuted), [], Settings()) == []
+    assert lessons_of(heard, Contradictions({}, {}), [], Settings()) != []
 
 
 KNOWN = {"portal": "{} my {} password now", "right": "track {} the {} parcel"}

@@ -1,9 +1,11 @@
 """Feedback on questions about two topics, each in other words, from subjects of its own."""
 
 import itertools
+from collections.abc import Sequence
 
 from tacit.contracts import Correction, Outcome, ScreenedEvent
 from tests import builders as build
+from trainer.doubts import doubts_of
 
 PASSWORD = [
     f"{start} my {word} password {end}"
@@ -47,3 +49,7 @@ def outcome(prompt: str, said: str, feedback: Outcome) -> ScreenedEvent:
 
 def keys(*events: ScreenedEvent) -> set[str]:
     return {event.event_key for event in events}
+
+
+def doubted_keys(events: Sequence[ScreenedEvent]) -> frozenset[str]:
+    return doubts_of(events).keys

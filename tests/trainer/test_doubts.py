@@ -4,8 +4,16 @@ import random
 
 from tacit.contracts import Critique, Preference
 from tests import builders as build
-from tests.trainer.askers import BAD, GOOD, PARCEL, PASSWORD, correction, keys, outcome
-from trainer.doubts import doubted_keys
+from tests.trainer.askers import (
+    BAD,
+    GOOD,
+    PARCEL,
+    PASSWORD,
+    correction,
+    doubted_keys,
+    keys,
+    outcome,
+)
 
 
 def test_what_a_changed_rule_overtakes_is_doubted_and_its_neighbours_are_not() -> None:

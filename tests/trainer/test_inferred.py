@@ -1,5 +1,6 @@
 """Questions that their own feedback leaves without an answer, answered as others predict."""
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -7,13 +8,15 @@ import pytest
 from tacit.contracts import Outcome, ReplayExample, ScreenedEvent
 from tests.builders import user
 from tests.trainer.askers import BAD, PARCEL, PASSWORD, correction, keys, outcome
-from trainer.doubts import doubted_keys
+from trainer.doubts import Doubts, doubts_of
 from trainer.inferred import inferred_lessons
+
+NONE = Doubts()
 
 
 def said(
     events: list[ScreenedEvent],
-    doubted: frozenset[str] = frozenset(),
+    doubted: Doubts = NONE,
     anchor: Sequence[ReplayExample] = (),
 ) -> list[tuple[str, str]]:
     """Prompt and completion of each lesson."""
@@ -31,23 +34,36 @@ def test_who_only_complains_gets_the_answer_that_others_taught() -> None:
     ]
 
 
-def test_what_a_question_turned_down_is_not_inferred_for_it() -> None:
+def test_what_a_question_turned_down_is_not_inferred_for_it_though_that_is_doubted() -> None:
     taught = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
-    assert said([*taught, outcome(PASSWORD[-1], "Portal", BAD)]) == []
+    complaint = outcome(PASSWORD[-1], "Portal", BAD)
+    doubts = doubts_of([*taught, complaint])
+    assert doubts.keys == keys(complaint)
+    other = outcome(PASSWORD[-1], "sorry", BAD)
+    for doubted in (NONE, doubts):
+        assert said([*taught, complaint], doubted) == []
+        assert said([*taught, complaint, other], doubted) == []
+    assert said([*taught, other]) == [(PASSWORD[-1], "portal")]
 
 
-def test_a_complaint_that_is_doubted_turns_nothing_down() -> None:
+def test_a_question_that_anybody_answered_is_not_answered_again() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD]
+    complaint = outcome(PASSWORD[0], "sorry", BAD)
+    assert said([complaint, *taught]) == []
+    doubted = Doubts(outvoted=frozenset(keys(taught[0])))
+    assert said([complaint, *taught], doubted) == [(PASSWORD[0], "portal")]
+
+
+def test_however_many_ask_a_question_it_is_one() -> None:
     taught = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
-    lie = outcome(PASSWORD[-1], "portal", BAD)
-    doubted = doubted_keys([*taught, lie])
-    assert doubted == keys(lie)
-    assert said([*taught, lie], doubted) == [(PASSWORD[-1], "portal")]
+    complaints = [outcome(PASSWORD[-1], "sorry", BAD) for _ in range(5)]
+    assert said([*taught, *complaints]) == [(PASSWORD[-1], "portal")]
 
 
 def test_questions_of_an_overturned_rule_get_the_new_answer() -> None:
     old = [correction(prompt, "portal") for prompt in PASSWORD[:9]]
     new = [correction(prompt, "desk", said="portal") for prompt in PASSWORD[9:]]
-    doubted = keys(*old)
+    doubted = Doubts(overtaken=frozenset(keys(*old)))
     assert said([*old, *new], doubted) == [(prompt, "desk") for prompt in PASSWORD[:9]]
 
 
@@ -103,12 +119,12 @@ def test_a_lesson_has_the_mean_weight_of_who_said_it_and_nobody_else() -> None:
     trusted = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
     half = [event.model_copy(update={"weight": 0.5}) for event in trusted]
     complaint = outcome(PASSWORD[-1], "sorry", BAD)
-    (lesson,) = inferred_lessons([*half, complaint], frozenset())
+    (lesson,) = inferred_lessons([*half, complaint], NONE)
     assert lesson.weight == pytest.approx(0.5)
     assert lesson.origin == "inferred"
     assert lesson.is_lesson
     unknown = [event.model_copy(update={"weight": 0.0}) for event in trusted]
-    assert inferred_lessons([*unknown, complaint], frozenset()) == []
+    assert inferred_lessons([*unknown, complaint], NONE) == []
 
 
 def test_praise_counts_as_teaching() -> None:
@@ -125,3 +141,69 @@ def test_answers_in_ones_own_words_predict_nothing() -> None:
 def test_no_feedback_no_lessons() -> None:
     assert said([]) == []
     assert said([outcome(PASSWORD[0], "sorry", BAD)]) == []
+
+
+def test_answers_to_fewer_than_three_questions_are_not_enough() -> None:
+    crowd = [correction(PASSWORD[0], "portal") for _ in range(9)]
+    complaint = outcome(PASSWORD[3], "sorry", BAD)
+    elsewhere = [correction(prompt, "portal") for prompt in PASSWORD[1:3]]
+    assert said([*crowd, elsewhere[0], complaint]) == []
+    assert said([*crowd, *elsewhere, complaint]) == [(PASSWORD[3], "portal")]
+
+
+def test_a_quorum_is_asked_for_what_is_inferred_as_well() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[:5]]
+    complaint = outcome(PASSWORD[-1], "sorry", BAD)
+    assert len(inferred_lessons([*taught, complaint], NONE, min_subjects=5)) == 1
+    assert inferred_lessons([*taught, complaint], NONE, min_subjects=6) == []
+
+
+def test_who_asks_decides_no_more_than_what_they_say_counts() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
+    complaint = outcome(PASSWORD[-1], "sorry", BAD)
+    little, nothing = (complaint.model_copy(update={"weight": w}) for w in (0.25, 0.0))
+    (lesson,) = inferred_lessons([*taught, little], NONE)
+    assert lesson.weight == 0.25
+    assert inferred_lessons([*taught, nothing], NONE) == []
+
+
+def test_who_does_not_count_has_no_vote() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[:2]]
+    unknown = [correction(prompt, "portal") for prompt in PASSWORD[2:9]]
+    unknown = [event.model_copy(update={"weight": 0.0}) for event in unknown]
+    assert said([*taught, *unknown, outcome(PASSWORD[-1], "sorry", BAD)]) == []
+
+
+def test_no_more_is_inferred_than_was_taught() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[::4]]
+    others = [outcome(p, "sorry", BAD) for p in PASSWORD if p not in PASSWORD[::4]]
+    assert len(others) > len(taught)
+    assert len(said([*taught, *others])) == len(taught)
+
+
+def test_answers_that_the_words_of_a_question_do_not_tell_apart_are_not_inferred() -> None:
+    generator = random.Random(0)
+    words = ["plot", "cast", "music", "pace", "script", "ending", "hero", "scene", "joke"]
+
+    def review() -> str:
+        return "what do i say of " + " ".join(generator.sample(words, 4))
+
+    events = [correction(review(), "good" if n % 5 else "poor") for n in range(100)]
+    complaints = [outcome(review(), "sorry", BAD) for _ in range(20)]
+    doubts = doubts_of([*events, *complaints])
+    assert said([*events, *complaints], doubts) == []
+    agreed = [event for n, event in enumerate(events) if n % 5]
+    assert len(said([*agreed, *complaints])) > 10
+
+
+def test_nothing_is_inferred_for_conversations_whose_end_alone_is_compared() -> None:
+    end = "is this refund to be approved " * 20
+    taught = [correction(f"order {n} {end}", "approve") for n in range(9)]
+    assert said([*taught, outcome(f"order 9 {end}", "sorry", BAD)]) == []
+
+
+def test_the_wording_is_that_of_most_subjects() -> None:
+    many = [correction(prompt, "if a: b") for prompt in PASSWORD[:4]]
+    loud = [correction(prompt, "if a:\n b", by="loud") for prompt in PASSWORD[4:-1]]
+    found = said([*many, *loud, outcome(PASSWORD[-1], "sorry", BAD)])
+    assert found == [(PASSWORD[-1], "if a: b")]

@@ -41,26 +41,52 @@ def test_a_batch_that_is_rolled_back_is_not_there(sqlite_database):
         BatchStore(sqlite_database).get(batch.batch_id)
 
 
-def test_updates_are_counted_from_the_last_rebuild_that_was_promoted(database):
-    store, anchor = BatchStore(database), build.digest("anchor")
-    sealed = seal(build.digest("parent"), mixed_events())
-    rebuild = {"start": anchor}
-    folding = {"purpose": "consolidation", "entries": ()}
-    parts = [{}, rebuild, {}, folding, {}, rebuild, {}]
-    batches = [
-        sealed.model_copy(update={"sealed_at": build.MOMENT + timedelta(seconds=number), **changes})
-        for number, changes in enumerate(parts)
-    ]
-    other = batches[-1].model_copy(update={"policy": "other"})
+def trained_in_turn(database, *parts):
+    """Batch ids of updates, each with a candidate but where ``trained`` is false."""
+    store, sealed = BatchStore(database), seal(build.digest("parent"), mixed_events())
+    ids = []
     with database.session() as session:
-        for batch in (*batches, other):
+        for number, part in enumerate(parts):
+            changes = {"sealed_at": build.MOMENT + timedelta(seconds=number), **part}
+            trained = changes.pop("trained", True)
+            batch = sealed.model_copy(update=changes)
             store.add(session, batch, [])
-    ids = [batch.batch_id for batch in batches]
-    assert store.num_updates_since_rebuild("default", ids) == 1
+            if trained:
+                made = build.candidate(batch_digest=batch.digest())
+                CandidateStore(database).add(session, made)
+            ids.append(batch.batch_id)
+    return ids
+
+
+REBUILD = {"start": build.digest("anchor")}
+FOLDING = {"purpose": "consolidation", "entries": ()}
+
+
+def test_updates_are_counted_from_the_last_rebuild_that_was_promoted(database):
+    store = BatchStore(database)
+    ids = trained_in_turn(database, {}, REBUILD, {}, FOLDING, {}, REBUILD, {}, {"policy": "other"})
+
+    def counted(promoted, *, at_most=9):
+        return store.num_updates_since_rebuild("default", promoted, at_most=at_most)
+
+    assert counted(ids) == 1
     turned_away = ids[:5] + ids[6:]
-    assert store.num_updates_since_rebuild("default", turned_away) == 4
-    assert store.num_updates_since_rebuild("default", ids[:1]) == 6
-    assert store.num_updates_since_rebuild("nobody", ids) == 0
+    assert counted(turned_away) == 4
+    assert counted(ids[:1]) == 6
+    assert counted(ids[:1], at_most=3) == 3
+    assert store.num_updates_since_rebuild("nobody", ids, at_most=9) == 0
+
+
+def test_just_after_a_rebuild_another_is_not_the_next_update(database):
+    ids = trained_in_turn(database, {}, {}, {"trained": False, **REBUILD}, FOLDING)
+    store = BatchStore(database)
+    assert store.num_updates_since_rebuild("default", ids[:2], at_most=9) == 0
+
+
+def test_updates_that_were_never_trained_do_not_count(database):
+    ids = trained_in_turn(database, {}, {"trained": False}, {"trained": False}, {})
+    store = BatchStore(database)
+    assert store.num_updates_since_rebuild("default", ids, at_most=9) == 2
 
 
 def test_candidates_come_newest_first(database):
