@@ -64,19 +64,21 @@ def test_every_second_update_starts_from_the_anchor(
 def test_what_was_turned_away_puts_off_no_rebuild_and_a_rebuild_no_update(
     adapters: Settings,  # noqa: F811
 ) -> None:
-    overrides = ["trainer.rebuild.every=3", "trainer.doubted_weight=1"]
+    overrides = [
+        "trainer.rebuild.every=3",
+        "trainer.doubted_weight=1",
+        "loop.min_events=7",
+        "loop.max_events=7",
+    ]
     with running(with_overrides(adapters, overrides)) as loop:
+        screen(loop.settings, loop, *range(24, 36))
         anchor = loop.champion()
         _, first = promoted(loop)
-        assert decided(loop, DecisionOutcome.REJECTED).state == CycleState.REJECTED
-        screen(loop.settings, loop, *range(24, 36))
-        cycle = decided(loop, DecisionOutcome.REJECTED)
-        batch, _ = loop.batches.get(str(cycle.batch_id))
-        assert (batch.parent, batch.start) == (first.weights, anchor)
-
-        screen(loop.settings, loop, *range(36, 48))
-        cycle = decided(loop, DecisionOutcome.REJECTED)
-        assert loop.batches.get(str(cycle.batch_id))[0].start is None
-        screen(loop.settings, loop, *range(48, 60))
-        cycle = decided(loop, DecisionOutcome.REJECTED)
-        assert loop.batches.get(str(cycle.batch_id))[0].start == anchor
+        starts = []
+        for _ in range(4):
+            cycle = decided(loop, DecisionOutcome.REJECTED)
+            assert cycle.state == CycleState.REJECTED, cycle.reason
+            batch, _ = loop.batches.get(str(cycle.batch_id))
+            assert batch.parent == first.weights
+            starts.append(batch.start)
+        assert starts == [None, anchor, None, anchor]
