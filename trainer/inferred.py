@@ -33,8 +33,6 @@ LEAD = 1.2
 """And how many times as right as the next."""
 MAX_CONFUSED = 0.1
 """Of the questions for which an answer is predicted, those that have one same other answer."""
-MAX_SPREAD = 2.0
-"""What is inferred for an answer over the feedback that taught it, as weights."""
 MAX_TRIED = 2_000
 """Newest questions with an answer that predictions are tried out on."""
 
@@ -51,9 +49,8 @@ def inferred_lessons(
     What is ``doubted`` speaks for nothing. What ``anchor`` knows speaks as well, or a question
     about it would be taken for one about what feedback teaches; but ``min_subjects`` subjects, and
     three in any case, must have taught an answer, for as many questions. A lesson weighs what these
-    weigh on the average, and no more than who asked. All lessons with one answer weigh at most
-    ``MAX_SPREAD`` times as much as the feedback that taught it. The same for the same events, in
-    their order.
+    weigh on the average, and no more than who asked. All lessons with one answer weigh no more than
+    the feedback that taught it. The same for the same events, in their order.
     """
     claims = claims_of(events)
     standing = [claim for claim in claims if events[claim.event].event_key not in doubted.keys]
@@ -73,7 +70,7 @@ def inferred_lessons(
         return []
     said = [c for c in claims if c.good and events[c.event].event_key not in doubted.overtaken]
     confused = _confused(predictor, said, events)
-    room = {answer: MAX_SPREAD * weight for answer, weight in _weights(taught, events).items()}
+    room = _weights(taught, events)
     lessons: dict[int, ReplayExample] = {}
     for question, (answer, _, places) in sorted(found, key=lambda each: -each[1].score):
         speakers = [events[place] for place in places]
@@ -202,7 +199,7 @@ def _confused(
     }
 
 
-def _weights(taught: Sequence[Claim], events: Sequence[ScreenedEvent]) -> dict[str, float]:
+def _weights(taught: Sequence[Claim], events: Sequence[ScreenedEvent]) -> defaultdict[str, float]:
     """What each answer was taught with; many reports on one question count as the weightiest."""
     heaviest: defaultdict[tuple[str, str], float] = defaultdict(float)
     for claim in taught:

@@ -174,13 +174,11 @@ def test_who_does_not_count_has_no_vote() -> None:
     assert said([*taught, *unknown, outcome(PASSWORD[-1], "sorry", BAD)]) == []
 
 
-def test_what_is_inferred_weighs_at_most_twice_what_was_taught() -> None:
-    once = [correction(prompt, "portal") for prompt in PASSWORD[:3]]
-    again = [correction(prompt, "portal") for prompt in PASSWORD[:3] for _ in range(3)]
-    ends = ("please", "thanks", "now")
-    left = [outcome(f"{p} {end}", "sorry", BAD) for p in PASSWORD[:3] for end in ends]
-    assert len(said([*once, *left])) == 6
-    assert len(said([*once, *again, *left])) == 6
+def test_no_more_is_inferred_than_was_taught() -> None:
+    taught = [correction(prompt, "portal") for prompt in PASSWORD[::4]]
+    others = [outcome(p, "sorry", BAD) for p in PASSWORD if p not in PASSWORD[::4]]
+    assert len(others) > len(taught)
+    assert len(said([*taught, *others])) == len(taught)
 
 
 def test_answers_that_the_words_of_a_question_do_not_tell_apart_are_not_inferred() -> None:
