@@ -52,8 +52,8 @@ def inferred_lessons(
     weigh on the average, and no more than who asked. All lessons with one answer weigh no more than
     the feedback that taught it. The same for the same events, in their order.
     """
-    claims = claims_of(events)
-    standing = [claim for claim in claims if events[claim.event].event_key not in doubted.keys]
+    claims, gone = claims_of(events), doubted.keys
+    standing = [claim for claim in claims if events[claim.event].event_key not in gone]
     left = _left_open(events, claims, standing)
     taught = [c for c in standing if c.good and events[c.event].weight >= MIN_WEIGHT]
     enough = max(min_subjects, MIN_VOTES)
@@ -194,7 +194,6 @@ def _confused(
         for (answer, given), times in number.items()
         if given != answer
         and times >= MIN_VOTES
-        # The answer itself may stand nowhere near, if all that is near is contradicted.
         and times > MAX_CONFUSED * (times + number[answer, answer])
     }
 

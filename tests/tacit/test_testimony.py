@@ -103,10 +103,20 @@ def test_a_question_left_without_an_answer_is_rehearsed_with_what_others_taught(
     assert {example.completion for example in inferred} == {"portal"}
     assert len(found) == len(PASSWORD)
 
-    as_said = lessons_of(
-        heard, contradicted, [], with_overrides(Settings(), ["trainer.replay.inferred=false"])
-    )
-    assert as_said == [example for example in found if example.origin == "accepted"]
+    as_said = [example for example in found if example.origin == "accepted"]
+    for off in ("trainer.replay.inferred=false", "trainer.doubted_weight=1"):
+        settings = with_overrides(Settings(), [off])
+        assert lessons_of(heard, contradicted, [], settings) == as_said
+
+
+@pytest.mark.parametrize("quorum", [5, 99])
+def test_nothing_is_inferred_from_fewer_than_a_quorum(quorum: int) -> None:
+    waiting = [correction(prompt, "portal") for prompt in PASSWORD[:-1]]
+    waiting.append(outcome(PASSWORD[-1], "sorry", BAD))
+    rules = f'collector.screening.quorum=[{{"min_subjects": {quorum}}}]'
+    settings = with_overrides(Settings(), [rules])
+    found = lessons_of(Heard(waiting=waiting), Contradictions({}, {}), [], settings)
+    assert len(found) == (1 if quorum == 5 else 0)
 
 
 def test_refuted_feedback_tells_nothing_of_other_questions() -> None:
