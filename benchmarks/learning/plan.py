@@ -8,11 +8,12 @@ from benchmarks.learning.cell import Cell
 from benchmarks.learning.variants import BASIC, VARIANTS
 
 FROZEN = "frozen"
-RIVALS = (ADAPTER, "full", "rehearsed", "replay", "interpolation")
+NEAREST = "rehearsed"
+"""The arm that comes closest to the default on both axes."""
+RIVALS = (ADAPTER, "full", NEAREST, "replay", "interpolation")
 """Arms that could dominate the default: also measured under noise."""
 HEADLINE = (FROZEN, CEILING, DEFAULT, *RIVALS)
 """Arms with all seeds; the others have ``FEWER``."""
-QUICK = HEADLINE[:5]
 NUM_SEEDS = 5
 FEWER = 3
 NOISY = "noise-0.3"
@@ -20,9 +21,10 @@ OVERTURNED = "overturned"
 
 
 def quick_cells(seeds: Sequence[int] = (0, 1)) -> list[Cell]:
-    """What the figures of ``--quick`` need."""
+    """What the figures of ``--quick`` need; of the rivals the nearest alone, on the first seed."""
     return [
-        *(Cell(arm, BASIC, seed) for seed in seeds for arm in QUICK),
+        *(Cell(arm, BASIC, seed) for seed in seeds for arm in (FROZEN, CEILING, DEFAULT)),
+        Cell(NEAREST, BASIC, seeds[0]),
         *(Cell(DEFAULT, variant, seed) for seed in seeds for variant in (NOISY, OVERTURNED)),
     ]
 
