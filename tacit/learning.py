@@ -149,8 +149,8 @@ class Learning:
     def train(self, cycle: CycleRow) -> None:
         """Make the candidate of the sealed batch and register it in MLflow.
 
-        An update is trained, and the share of it taken that forgets nothing; a consolidation and
-        a rebuild are taken whole.
+        An update is trained, and the share of it taken that forgets nothing; a consolidation is
+        taken whole.
         """
         if self.give_up_overtaken(cycle):
             return
@@ -221,17 +221,22 @@ class Learning:
     def _choose(
         self, batch: SealedBatch, trained: Digest, suites: list[Suite]
     ) -> tuple[Digest, VariantChoice | None]:
-        """The variant between parent and trained policy that becomes the candidate."""
+        """The variant between where training started and its end that becomes the candidate.
+
+        A rebuild starts from the anchor: what it leaves behind cannot come back with a share of
+        the champion.
+        """
         stages = self._stages
-        alphas = stages.settings.trainer.interpolation_alphas
-        # What a rebuild leaves behind must not come back with a share of its parent.
-        is_whole = batch.purpose == "consolidation" or batch.start is not None
-        if alphas == (1.0,) or is_whole:
+        settings = stages.settings.trainer
+        if batch.start is not None:
+            settings = settings.of_rebuild()
+        alphas = settings.interpolation_alphas
+        if alphas == (1.0,) or batch.purpose == "consolidation":
             return trained, None
 
         def build(alpha: float) -> Digest:
             return interpolate(
-                stages.checkpoints, parent=batch.parent, trained=trained, alpha=alpha
+                stages.checkpoints, start=batch.trained_from, trained=trained, alpha=alpha
             )
 
         choice = stages.chooser.choose(

@@ -66,6 +66,8 @@ def config_digest(cell: Cell, scale: Scale, world: World) -> Digest:
     trainer = _settings(cell).trainer.model_dump(mode="json")
     if not trainer["replay"]["inferred"]:
         del trainer["replay"]["inferred"]  # cells of before it was a setting keep their digests
+    if trainer["rebuild"]["interpolation_alphas"] is None:
+        del trainer["rebuild"]["interpolation_alphas"]  # likewise
     key = {
         "protocol": PROTOCOL,
         "cell": asdict(cell),

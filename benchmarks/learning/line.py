@@ -18,7 +18,7 @@ from collector.store import EventStore
 from collector.streams import open_stream
 from evaluator.choose import VariantChooser
 from tacit.checkpoints import CheckpointStore
-from tacit.config import Settings
+from tacit.config import Settings, TrainerSettings
 from tacit.contracts import (
     Digest,
     FeedbackEvent,
@@ -137,14 +137,11 @@ class PolicyLine:
         try:
             parent, weights = self.champion, self._update(sealed)
             self._num_since_rebuild += 1
-            whole = sealed.batch.start is not None
-            alpha, stands = self._choose(parent, weights, whole=whole)
-            if stands is not False:  # else the gate would turn it away
-                self.champion = interpolate(
-                    self._store, parent=parent, trained=weights, alpha=alpha
-                )
-                if whole:
-                    self._num_since_rebuild = 0
+            self.champion, alpha, stands = self._choose(parent, weights, sealed.batch)
+            if stands is False:  # the gate would turn it away
+                self.champion = parent
+            elif sealed.batch.start is not None:
+                self._num_since_rebuild = 0
         except TrainingError as error:
             failed = str(error)
         events = sealed.events
@@ -217,9 +214,7 @@ class PolicyLine:
 
     def _update(self, sealed: _Sealed) -> Digest:
         verify_batch(*sealed)
-        settings = self._settings.trainer
-        if sealed.batch.start is not None:
-            settings = settings.of_rebuild()
+        settings = self._trainer_of(sealed.batch)
         precision = resolve_precision(settings.precision, fast_bf16=has_fast_bf16("cpu"))
         job = UpdateJob(
             sealed.batch.trained_from,
@@ -237,19 +232,24 @@ class PolicyLine:
         assert isinstance(weights, str)
         return weights
 
-    def _choose(self, parent: Digest, trained: Digest, *, whole: bool) -> tuple[float, bool | None]:
-        alphas = self._settings.trainer.interpolation_alphas
+    def _trainer_of(self, batch: SealedBatch) -> TrainerSettings:
+        settings = self._settings.trainer
+        return settings if batch.start is None else settings.of_rebuild()
+
+    def _choose(
+        self, parent: Digest, trained: Digest, batch: SealedBatch
+    ) -> tuple[Digest, float, bool | None]:
+        """Weights of the variant that is taken, its share, and whether it was shown to stand."""
+        alphas = self._trainer_of(batch).interpolation_alphas
         if alphas == (1.0,):
-            return 1.0, None
+            return trained, 1.0, None
+        build = partial(interpolate, self._store, start=batch.trained_from, trained=trained)
         choice = self._chooser.choose(
             alphas,
             trained=trained,
-            build=lambda alpha: interpolate(
-                self._store, parent=parent, trained=trained, alpha=alpha
-            ),
+            build=lambda alpha: build(alpha=alpha),
             champion=parent,
             suites=[self._suite],
         )
         stands = {found.alpha: found.stands for found in choice.variants}
-        alpha = alphas[-1] if whole else choice.alpha
-        return alpha, stands.get(alpha)
+        return build(alpha=choice.alpha), choice.alpha, stands.get(choice.alpha)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tacit.config.base import Count, Positive, Section, Share
+from tacit.config.base import Alphas, Count, Positive, Section, Share
 
 
 class ReplaySettings(Section):
@@ -42,6 +42,9 @@ class RebuildSettings(Section):
     """Of a rebuild, which has more to learn than other updates; by default as many as these."""
     learning_rate: Positive | None = None
     """Likewise."""
+    interpolation_alphas: Alphas | None = None
+    """Shares of a rebuild that may become the candidate, between the anchor and all of it; by
+    default those of other updates. A small one has learned less than the champion."""
 
     def is_due(self, num_updates: int) -> bool:
         """Whether the next update starts from the anchor, ``num_updates`` after the last rebuild.

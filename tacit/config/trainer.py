@@ -1,31 +1,14 @@
 """Settings of the trainer: workers, adapters, rehearsal, objective."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from tacit.config.base import Count, Positive, Section, Share
+from tacit.config.base import Alphas, Count, Positive, Section, Share
 from tacit.config.methods import SAMPLING, RewardSettings, SamplingSettings, StarSettings
 from tacit.config.replay import RebuildSettings, ReplaySettings
 from tacit.contracts import Digest
-
-
-def _split(value: object) -> object:
-    # So that it can be set in one line: --set trainer.interpolation_alphas=0.5,1
-    return value.split(",") if isinstance(value, str) else value
-
-
-def _rising(alphas: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(0 < alpha <= 1 for alpha in alphas) or any(a >= b for a, b in pairwise(alphas)):
-        raise ValueError(f"expected rising numbers above 0 and at most 1; got {alphas}")
-    return alphas
-
-
-Alphas = Annotated[
-    tuple[float, ...], Field(min_length=1), BeforeValidator(_split), AfterValidator(_rising)
-]
 
 
 class LoraSettings(Section):
@@ -159,6 +142,7 @@ class TrainerSettings(Section):
         chosen = {
             "num_epochs": self.rebuild.num_epochs or self.num_epochs,
             "learning_rate": self.rebuild.learning_rate or self.learning_rate,
+            "interpolation_alphas": self.rebuild.interpolation_alphas or self.interpolation_alphas,
         }
         return self.model_copy(update=chosen)
 

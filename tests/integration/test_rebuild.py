@@ -14,6 +14,7 @@ from tests.integration.test_consolidate import (
     screen,
 )
 from tests.integration.test_consolidate import settings as adapters  # noqa: F401
+from trainer.interpolate import interpolate
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +34,7 @@ def test_every_second_update_starts_from_the_anchor(
     overrides = [
         "trainer.rebuild.every=2",
         "trainer.rebuild.num_epochs=4",
+        "trainer.rebuild.interpolation_alphas=0.75",
         f"trainer.full_fine_tuning={str(full_fine_tuning).lower()}",
         "trainer.interpolation_alphas=0.5,1",
         "trainer.doubted_weight=1",  # words drawn by number contradict each other
@@ -52,7 +54,13 @@ def test_every_second_update_starts_from_the_anchor(
         taught = {e.interaction.prompt for e in loop.events.events_of(first.batch_id)}
         assert {example.prompt for example in replay} == taught
         assert {example.origin for example in replay} == {"accepted"}
-        assert second.choice is None
+        assert second.choice is not None
+        assert second.alpha == 0.75
+        assert (
+            second.trained
+            != second.weights
+            == interpolate(loop.checkpoints, start=anchor, trained=second.trained, alpha=0.75)
+        )
         assert first.config["num_epochs"] != second.config["num_epochs"] == 4
         run = MlflowClient(loop.settings.tracking_uri).get_run(str(cycle.mlflow_run_id))
         assert run.data.tags["tacit.start"] == anchor

@@ -98,12 +98,15 @@ def test_the_profile_of_small_policies_trains_all_weights_and_rehearses_much() -
     assert chosen.replay.on_policy_share == 0.5
 
 
-def test_a_rebuild_may_have_epochs_and_a_rate_of_its_own() -> None:
+def test_a_rebuild_may_have_epochs_a_rate_and_shares_of_its_own() -> None:
     usual = load_settings(overrides=["trainer.num_epochs=2"]).trainer
     assert usual.of_rebuild() == usual
-    own = ["trainer.rebuild.num_epochs=7", "trainer.rebuild.learning_rate=0.5"]
-    found = load_settings(overrides=own).trainer.of_rebuild()
-    assert (found.num_epochs, found.learning_rate) == (7, 0.5)
+    own = ["num_epochs=7", "learning_rate=0.5", "interpolation_alphas=0.9,1"]
+    found = load_settings(overrides=[f"trainer.rebuild.{each}" for each in own]).trainer
+    assert found.of_rebuild().num_epochs == 7
+    assert found.of_rebuild().learning_rate == 0.5
+    assert found.of_rebuild().interpolation_alphas == (0.9, 1.0)
+    assert found.interpolation_alphas == usual.interpolation_alphas
 
 
 def test_a_rebuild_is_due_when_so_many_updates_came_since_the_last() -> None:
