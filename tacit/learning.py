@@ -221,11 +221,7 @@ class Learning:
     def _choose(
         self, batch: SealedBatch, trained: Digest, suites: list[Suite]
     ) -> tuple[Digest, VariantChoice | None]:
-        """The variant between where training started and its end that becomes the candidate.
-
-        A rebuild starts from the anchor: what it leaves behind cannot come back with a share of
-        the champion.
-        """
+        """The variant between parent and trained policy that becomes the candidate."""
         stages = self._stages
         settings = stages.settings.trainer
         if batch.start is not None:
@@ -236,7 +232,7 @@ class Learning:
 
         def build(alpha: float) -> Digest:
             return interpolate(
-                stages.checkpoints, start=batch.trained_from, trained=trained, alpha=alpha
+                stages.checkpoints, parent=batch.parent, trained=trained, alpha=alpha
             )
 
         choice = stages.chooser.choose(

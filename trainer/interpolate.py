@@ -1,4 +1,4 @@
-"""Variants between where an update starts and its end: (1 - alpha) * start + alpha * trained.
+"""Variants between parent and trained policy: weights (1 - alpha) * parent + alpha * trained.
 
 Input: the digests of both in the checkpoint store, and alpha. Output: the digest of the variant,
 put beside them. It is a function of these three alone, so that it can be made again at any time.
@@ -35,7 +35,7 @@ _TOKENS = ".token_adapter.trainable_tokens_delta"
 Tensors = dict[str, Tensor]
 
 
-def interpolate(store: CheckpointStore, *, start: Digest, trained: Digest, alpha: float) -> Digest:
+def interpolate(store: CheckpointStore, *, parent: Digest, trained: Digest, alpha: float) -> Digest:
     """Put the variant at ``alpha`` into ``store``; 1 is ``trained`` itself.
 
     Raises TrainingError for an alpha outside (0, 1] or two policies without a common base,
@@ -53,9 +53,9 @@ def interpolate(store: CheckpointStore, *, start: Digest, trained: Digest, alpha
                 shutil.copyfile(path, folder / path.name)
         with torch.inference_mode(), _one_thread():
             if base is None:
-                _write_full(folder, store, start, trained, alpha)
+                _write_full(folder, store, parent, trained, alpha)
             else:
-                _write_adapter(folder, store, start, trained, base, alpha)
+                _write_adapter(folder, store, parent, trained, base, alpha)
         return store.put(folder, base=base)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,9 +73,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write_full(
-    folder: Path, store: CheckpointStore, start: Digest, trained: Digest, alpha: float
+    folder: Path, store: CheckpointStore, parent: Digest, trained: Digest, alpha: float
 ) -> None:
-    before = load_policy(store, start).model.state_dict()
+    before = load_policy(store, parent).model.state_dict()
     for path in sorted(store.path(trained).glob("*.safetensors")):
         after = load_file(path)
         between = {name: _line(before[name], after[name], alpha) for name in after}
@@ -94,32 +94,32 @@ def _line(before: Tensor, after: Tensor, alpha: float) -> Tensor:
 def _write_adapter(
     folder: Path,
     store: CheckpointStore,
-    start: Digest,
+    parent: Digest,
     trained: Digest,
     base: Digest,
     alpha: float,
 ) -> None:
     after = load_file(store.path(trained) / ADAPTER_WEIGHTS)
-    if start == base:
+    if parent == base:
         between = _from_base(after, store.path(base), store.path(trained), alpha)
     else:
-        _check_like(store, start, trained, base)
-        between = _from_adapter(load_file(store.path(start) / ADAPTER_WEIGHTS), after, alpha)
+        _check_like(store, parent, trained, base)
+        between = _from_adapter(load_file(store.path(parent) / ADAPTER_WEIGHTS), after, alpha)
     save_file(between, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def _check_like(store: CheckpointStore, start: Digest, trained: Digest, base: Digest) -> None:
+def _check_like(store: CheckpointStore, parent: Digest, trained: Digest, base: Digest) -> None:
     """A product of factors scaled otherwise is another product."""
-    configs = [_config(store.path(digest)) for digest in (start, trained)]
-    if store.manifest(start).base != base or configs[0] != configs[1]:
+    configs = [_config(store.path(digest)) for digest in (parent, trained)]
+    if store.manifest(parent).base != base or configs[0] != configs[1]:
         raise TrainingError(
-            "start and trained policy to be adapters of one shape on the same base",
-            got=f"{start} and {trained}",
+            "parent and trained policy to be adapters of one shape on the same base",
+            got=f"{parent} and {trained}",
         )
 
 
 def _from_base(after: Tensors, base: Path, trained: Path, alpha: float) -> Tensors:
-    """The start has no adapter: its product is zero, its token rows are those of the base."""
+    """The parent has no adapter: its product is zero, its token rows are those of the base."""
     between: Tensors = {}
     for name, tensor in after.items():
         if name.endswith(_TOKENS):

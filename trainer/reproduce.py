@@ -85,7 +85,9 @@ def reproduce(
             made = trainer.update(batch, events, replay, on_step=on_step)
         finally:
             trainer.stop()
-        weights = interpolate(scratch, start=start, trained=made.weights, alpha=candidate.alpha)
+        weights = interpolate(
+            scratch, parent=candidate.parent, trained=made.weights, alpha=candidate.alpha
+        )
     facts = [
         Fact("parent", candidate.parent, batch.parent),
         Fact("batch", candidate.batch_digest, batch.digest()),

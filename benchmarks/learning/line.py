@@ -243,7 +243,7 @@ class PolicyLine:
         alphas = self._trainer_of(batch).interpolation_alphas
         if alphas == (1.0,):
             return trained, 1.0, None
-        build = partial(interpolate, self._store, start=batch.trained_from, trained=trained)
+        build = partial(interpolate, self._store, parent=parent, trained=trained)
         choice = self._chooser.choose(
             alphas,
             trained=trained,

@@ -43,8 +43,8 @@ class RebuildSettings(Section):
     learning_rate: Positive | None = None
     """Likewise."""
     interpolation_alphas: Alphas | None = None
-    """Shares of a rebuild that may become the candidate, between the anchor and all of it; by
-    default those of other updates. A small one has learned less than the champion."""
+    """Shares of a rebuild that may become the candidate; by default those of other updates. The
+    rest is the champion's."""
 
     def is_due(self, num_updates: int) -> bool:
         """Whether the next update starts from the anchor, ``num_updates`` after the last rebuild.

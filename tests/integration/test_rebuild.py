@@ -54,12 +54,13 @@ def test_every_second_update_starts_from_the_anchor(
         taught = {e.interaction.prompt for e in loop.events.events_of(first.batch_id)}
         assert {example.prompt for example in replay} == taught
         assert {example.origin for example in replay} == {"accepted"}
-        assert second.choice is not None
         assert second.alpha == 0.75
         assert (
             second.trained
             != second.weights
-            == interpolate(loop.checkpoints, start=anchor, trained=second.trained, alpha=0.75)
+            == interpolate(
+                loop.checkpoints, parent=first.weights, trained=second.trained, alpha=0.75
+            )
         )
         assert first.config["num_epochs"] != second.config["num_epochs"] == 4
         run = MlflowClient(loop.settings.tracking_uri).get_run(str(cycle.mlflow_run_id))

@@ -1,4 +1,4 @@
-"""Variants between the start of an update and its end: merged weights lie on the line."""
+"""Variants between parent and trained policy: the merged weights lie on the line between both."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_a_first_adapter_is_interpolated_exactly(store, fields):
     trained = update(store, parent, **fields)
     moved = error(store, trained, weights(store, parent))
     for alpha in ALPHAS:
-        variant = interpolate(store, start=parent, trained=trained, alpha=alpha)
+        variant = interpolate(store, parent=parent, trained=trained, alpha=alpha)
         assert store.verify(variant).base == parent
         assert error(store, variant, between(store, parent, trained, alpha)) < 1e-6 * moved + 1e-6
 
@@ -69,7 +69,7 @@ def test_the_second_adapter_keeps_its_rank_and_beats_interpolated_factors(store)
     parent = update(store, build.tiny_checkpoint(store))
     trained = update(store, parent, seed=1, num_epochs=6)
     for alpha in ALPHAS:
-        variant = interpolate(store, start=parent, trained=trained, alpha=alpha)
+        variant = interpolate(store, parent=parent, trained=trained, alpha=alpha)
         wanted = between(store, parent, trained, alpha)
         shapes = [
             {k: v.shape for k, v in load_file(store.path(d) / "adapter_model.safetensors").items()}
@@ -89,7 +89,7 @@ def test_full_weights_are_interpolated_tensor_by_tensor(store, from_adapter):
     if from_adapter:
         parent = update(store, parent)
     trained = update(store, parent, full_fine_tuning=True)
-    variant = interpolate(store, start=parent, trained=trained, alpha=0.25)
+    variant = interpolate(store, parent=parent, trained=trained, alpha=0.25)
     assert store.verify(variant).base is None
     assert error(store, variant, between(store, parent, trained, 0.25)) < 1e-5
     names = [set(store.manifest(d).files) for d in (trained, variant)]
@@ -99,12 +99,12 @@ def test_full_weights_are_interpolated_tensor_by_tensor(store, from_adapter):
 def test_one_is_the_trained_policy_and_each_alpha_has_one_digest(store):
     parent = update(store, build.tiny_checkpoint(store))
     trained = update(store, parent, seed=1)
-    assert interpolate(store, start=parent, trained=trained, alpha=1.0) == trained
+    assert interpolate(store, parent=parent, trained=trained, alpha=1.0) == trained
     threads = torch.get_num_threads()
-    first = [interpolate(store, start=parent, trained=trained, alpha=a) for a in ALPHAS]
+    first = [interpolate(store, parent=parent, trained=trained, alpha=a) for a in ALPHAS]
     torch.set_num_threads(3)
     try:
-        again = [interpolate(store, start=parent, trained=trained, alpha=a) for a in ALPHAS]
+        again = [interpolate(store, parent=parent, trained=trained, alpha=a) for a in ALPHAS]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -115,11 +115,11 @@ def test_one_is_the_trained_policy_and_each_alpha_has_one_digest(store):
 @pytest.mark.parametrize("alpha", [0.0, -0.5, 1.5, float("nan")])
 def test_an_alpha_that_is_no_share_is_refused(store, alpha):
     with pytest.raises(TrainingError, match="alpha"):
-        interpolate(store, start=build.digest("a"), trained=build.digest("b"), alpha=alpha)
+        interpolate(store, parent=build.digest("a"), trained=build.digest("b"), alpha=alpha)
 
 
 def test_adapters_on_different_bases_are_refused(store):
     parent = update(store, build.tiny_checkpoint(store))
     base = update(store, store.manifest(parent).base, full_fine_tuning=True)
     with pytest.raises(TrainingError, match="same base"):
-        interpolate(store, start=parent, trained=update(store, base), alpha=0.5)
+        interpolate(store, parent=parent, trained=update(store, base), alpha=0.5)

@@ -33,7 +33,7 @@ def made_from(
     """A candidate as the loop records it."""
     trained, _ = train(store, parent, EVENTS, REPLAY, settings=chosen)
     return build.candidate(
-        weights=interpolate(store, start=parent, trained=trained, alpha=alpha),
+        weights=interpolate(store, parent=parent, trained=trained, alpha=alpha),
         parent=parent,
         batch_digest=seal(parent, EVENTS, REPLAY).digest(),
         config=chosen.model_dump(mode="json"),

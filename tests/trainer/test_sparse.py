@@ -61,7 +61,7 @@ def test_checkpoints_differ_from_the_parent_in_the_fraction_alone(store, full):
     assert 0.04 < share_changed(store, parent, made) <= 0.0501
     if full:
         # A variant between both leaves the same weights alone.
-        between = interpolate(store, start=parent, trained=made, alpha=0.7)
+        between = interpolate(store, parent=parent, trained=made, alpha=0.7)
         assert 0.04 < share_changed(store, parent, between) <= 0.0501
 
 
