@@ -24,7 +24,12 @@ PROFILES: dict[str, dict[str, Any]] = {
             "batch_size": 64,
             "kl_weight": 0.0,
             "replay": {"share": 0.8},
-            "rebuild": {"every": 5, "num_epochs": 5, "learning_rate": 2e-3},
+            "rebuild": {
+                "every": 5,
+                "num_epochs": 5,
+                "learning_rate": 2e-3,
+                "interpolation_alphas": [0.5, 0.75, 0.9, 0.95],
+            },
         }
     },
 }

@@ -96,6 +96,7 @@ def test_the_profile_of_small_policies_trains_all_weights_and_rehearses_much() -
     assert (chosen.replay.share, chosen.num_epochs) == (0.8, 1)
     assert (chosen.rebuild.every, load_settings().trainer.rebuild.every) == (5, 0)
     assert chosen.replay.on_policy_share == 0.5
+    assert chosen.of_rebuild().interpolation_alphas == (0.5, 0.75, 0.9, 0.95)
 
 
 def test_a_rebuild_may_have_epochs_a_rate_and_shares_of_its_own() -> None:
