@@ -16,6 +16,9 @@ The rule, for alphas such as 0.25, 0.5, 0.75, 1:
    does not stand; the last that stood is taken. If the smallest does not stand, the largest alpha
    is taken, for the gate to turn away.
 
+``from_smallest`` leaves step 2 out, and step 3 tries all with the whole error probability: it asks
+more, and takes more where the largest alpha seldom stands, as of a rebuild (docs/adr/0022).
+
 Hold-out suites are not looked at, so that the gate's test on them stays what it says. The gate
 tests the regression suites again: trying from the smallest up, each only if the one below stood,
 needs no correction for trying several (Hsu & Berger 1999, JASA 94:468-482, on the largest safe
@@ -79,6 +82,7 @@ class VariantChooser:
         build: Build,
         champion: Digest,
         suites: Sequence[Suite],
+        from_smallest: bool = False,
         on_progress: OnProgress | None = None,
     ) -> VariantChoice:
         """The choice among ``alphas``, which rise; ``build`` is called only for those measured.
@@ -89,7 +93,7 @@ class VariantChooser:
         book = AnswerBook(self._db, self._open_policy, batch_size=self._settings.batch_size)
         trial = _Trial(book, self._settings, build, champion, suites, on_progress)
         try:
-            taken, reason = trial.run(alphas)
+            taken, reason = trial.run(alphas, from_smallest=from_smallest)
         except UnavailableError:
             raise
         except Exception as error:  # the gate fails closed on what cannot be measured
@@ -123,20 +127,21 @@ class _Trial:
         self._guards = [suite for suite in suites if suite in self._compared or _forbids(suite)]
         self._on_progress = on_progress
 
-    def run(self, alphas: Sequence[float]) -> tuple[float, str]:
+    def run(self, alphas: Sequence[float], *, from_smallest: bool) -> tuple[float, str]:
         """The alpha to take, and why."""
         *smaller, largest = alphas
         if not smaller:
             return largest, "the only share asked for"
         if not self._guards:
             return largest, f"no suite could show a loss below {self._settings.variant_margin:.1%}"
-        confidence = self._settings.confidence
-        if self._measure(largest, confidence=confidence).stands:
-            return largest, "the largest share stands"
-        strict = 1 - (1 - confidence) * SECOND_CHANCE
+        tried, confidence = alphas, self._settings.confidence
+        if not from_smallest:
+            if self._measure(largest, confidence=confidence).stands:
+                return largest, "the largest share stands"
+            tried, confidence = smaller, 1 - (1 - confidence) * SECOND_CHANCE
         stood = None
-        for alpha in smaller:
-            if not self._measure(alpha, confidence=strict).stands:
+        for alpha in tried:
+            if not self._measure(alpha, confidence=confidence).stands:
                 break
             stood = alpha
         if stood is None:

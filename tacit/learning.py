@@ -241,6 +241,7 @@ class Learning:
             build=build,
             champion=batch.parent,
             suites=suites,
+            from_smallest=batch.start is not None,
             on_progress=self._on_evaluation,
         )
         return build(choice.alpha), choice

@@ -250,6 +250,8 @@ class PolicyLine:
             build=lambda alpha: build(alpha=alpha),
             champion=parent,
             suites=[self._suite],
+            from_smallest=batch.start is not None,
         )
-        stands = {found.alpha: found.stands for found in choice.variants}
-        return build(alpha=choice.alpha), choice.alpha, stands.get(choice.alpha)
+        found = {each.alpha: each.stands for each in choice.variants}
+        stands = found.get(choice.alpha, False) if found else None
+        return build(alpha=choice.alpha), choice.alpha, stands

@@ -45,6 +45,7 @@ def choose(
     suites: Sequence[Suite] | None = None,
     *,
     alphas: Sequence[float] = ALPHAS,
+    from_smallest: bool = False,
     **fields: object,
 ) -> VariantChoice:
     settings = EvaluatorSettings.model_validate({"batch_size": 64, **fields})
@@ -54,6 +55,7 @@ def choose(
         build=variants.build,
         champion=CHAMPION,
         suites=[old_world(200)] if suites is None else suites,
+        from_smallest=from_smallest,
     )
 
 
@@ -99,6 +101,29 @@ def test_the_largest_share_is_taken_that_stands_with_all_below_it(
     lost = {r.alpha: r.versus_champion["old-world"].difference for r in choice.variants}
     wanted = dict(zip(ALPHAS, losses, strict=True))
     assert lost == {alpha: pytest.approx(-0.2 * wanted[alpha]) for alpha in measured}
+
+
+@pytest.mark.parametrize(
+    ("losses", "taken", "measured"),
+    [
+        ((0, 0, 0, 0), 1.0, [0.25, 0.5, 0.75, 1.0]),
+        ((0, 0, 0, 1), 0.75, [0.25, 0.5, 0.75, 1.0]),
+        ((0, 1, 0, 0), 0.25, [0.25, 0.5]),
+        ((1, 0, 0, 0), 1.0, [0.25]),
+    ],
+)
+def test_from_the_smallest_up_no_second_chance_is_given(
+    sqlite_database: Database,
+    store: CheckpointStore,
+    losses: tuple[int, ...],
+    taken: float,
+    measured: list[float],
+) -> None:
+    variants = Variants(dict(zip(ALPHAS, losses, strict=True)))
+    choice = choose(sqlite_database, store, variants, from_smallest=True)
+    assert choice.alpha == taken
+    assert variants.built == [result.alpha for result in choice.variants] == measured
+    assert {r.versus_champion["old-world"].confidence for r in choice.variants} == {0.95}
 
 
 def test_a_second_chance_is_given_with_more_confidence(
