@@ -28,8 +28,9 @@ class ReplaySettings(Section):
 class RebuildSettings(Section):
     """Updates that start from the line's frozen anchor and not from the champion (docs/adr/0022).
 
-    They rehearse all that feedback taught and all anchor prompts, so that whatever a policy lost or
-    caught on the way is gone. For policies small enough to be taught everything once more.
+    They rehearse all that feedback taught and all anchor prompts, so that what a policy lost on the
+    way comes back, and what it caught goes, but for the champion's share that is kept. For policies
+    small enough to be taught everything once more.
     """
 
     every: Annotated[int, Field(ge=0)] = 0

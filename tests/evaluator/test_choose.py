@@ -79,23 +79,28 @@ def test_an_update_that_forgets_nothing_is_taken_whole(
 
 
 @pytest.mark.parametrize(
-    ("losses", "taken", "measured"),
+    ("losses", "from_smallest", "taken", "measured"),
     [
-        ((0, 0, 0, 1), 0.75, [1.0, 0.25, 0.5, 0.75]),
-        ((0, 0, 2, 3), 0.5, [1.0, 0.25, 0.5, 0.75]),
-        ((0, 1, 0, 2), 0.25, [1.0, 0.25, 0.5]),
-        ((1, 1, 1, 1), 1.0, [1.0, 0.25]),
+        ((0, 0, 0, 1), False, 0.75, [1.0, 0.25, 0.5, 0.75]),
+        ((0, 0, 2, 3), False, 0.5, [1.0, 0.25, 0.5, 0.75]),
+        ((0, 1, 0, 2), False, 0.25, [1.0, 0.25, 0.5]),
+        ((1, 1, 1, 1), False, 1.0, [1.0, 0.25]),
+        ((0, 0, 0, 0), True, 1.0, [0.25, 0.5, 0.75, 1.0]),
+        ((0, 0, 0, 1), True, 0.75, [0.25, 0.5, 0.75, 1.0]),
+        ((0, 1, 0, 0), True, 0.25, [0.25, 0.5]),
+        ((1, 0, 0, 0), True, 1.0, [0.25]),
     ],
 )
 def test_the_largest_share_is_taken_that_stands_with_all_below_it(
     sqlite_database: Database,
     store: CheckpointStore,
     losses: tuple[int, ...],
+    from_smallest: bool,
     taken: float,
     measured: list[float],
 ) -> None:
     variants = Variants(dict(zip(ALPHAS, losses, strict=True)))
-    choice = choose(sqlite_database, store, variants)
+    choice = choose(sqlite_database, store, variants, from_smallest=from_smallest)
     assert choice.alpha == taken
     assert variants.built == [result.alpha for result in choice.variants] == measured
     lost = {r.alpha: r.versus_champion["old-world"].difference for r in choice.variants}
@@ -103,26 +108,11 @@ def test_the_largest_share_is_taken_that_stands_with_all_below_it(
     assert lost == {alpha: pytest.approx(-0.2 * wanted[alpha]) for alpha in measured}
 
 
-@pytest.mark.parametrize(
-    ("losses", "taken", "measured"),
-    [
-        ((0, 0, 0, 0), 1.0, [0.25, 0.5, 0.75, 1.0]),
-        ((0, 0, 0, 1), 0.75, [0.25, 0.5, 0.75, 1.0]),
-        ((0, 1, 0, 0), 0.25, [0.25, 0.5]),
-        ((1, 0, 0, 0), 1.0, [0.25]),
-    ],
-)
-def test_from_the_smallest_up_no_second_chance_is_given(
-    sqlite_database: Database,
-    store: CheckpointStore,
-    losses: tuple[int, ...],
-    taken: float,
-    measured: list[float],
+def test_from_the_smallest_up_there_is_no_second_chance(
+    sqlite_database: Database, store: CheckpointStore
 ) -> None:
-    variants = Variants(dict(zip(ALPHAS, losses, strict=True)))
+    variants = Variants({0.25: 0, 0.5: 0, 0.75: 0, 1.0: 1})
     choice = choose(sqlite_database, store, variants, from_smallest=True)
-    assert choice.alpha == taken
-    assert variants.built == [result.alpha for result in choice.variants] == measured
     assert {r.versus_champion["old-world"].confidence for r in choice.variants} == {0.95}
 
 
