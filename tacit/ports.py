@@ -2,23 +2,31 @@
 
 import random
 import socket
+from collections import deque
 from functools import cache
 from pathlib import Path
 
 _SYSTEM = random.SystemRandom()
 """Not seeded along with what is measured."""
 
+_given: deque[int] = deque(maxlen=1_000)
+"""Whoever is to listen there may not do so yet."""
+
 
 def free_port(*, number: int = 1) -> int:
     """A TCP port of 127.0.0.1 that nobody uses now, the first of ``number`` in a row.
 
-    Not one of those that the system gives to outgoing connections: it would do so before whoever is
+    Not one that this process was given before, but for those long ago.
+
+    Nor one of those that the system gives to outgoing connections: it would do so before whoever is
     to listen there comes, the longer that takes the likelier. Nor one that Ray gives its workers,
     10002 to 19999.
     """
     while True:
         port = _SYSTEM.randrange(20_000, _outgoing_ports_begin() - number)
-        if all(_is_free(port + offset) for offset in range(number)):
+        ports = range(port, port + number)
+        if all(one not in _given and _is_free(one) for one in ports):
+            _given.extend(ports)
             return port
 
 

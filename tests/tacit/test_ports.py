@@ -23,3 +23,8 @@ def test_no_outgoing_connection_takes_a_port_that_waits_for_its_service() -> Non
         taken.add(given.getsockname()[1])
     assert not kept & taken
     assert max(kept) < min(taken)
+
+
+def test_services_of_one_process_get_a_port_each() -> None:
+    given = [free_port() for _ in range(900)]
+    assert len(set(given)) == len(given)
