@@ -4,6 +4,8 @@
 
 The stream of ``benchmarks.learning`` on CLINC150: fifty intents arrive over ten rounds. In some
 variants five of them are overturned in the sixth, in some users are mistaken three times in ten.
+In ``unlearned`` the policy has not learned the answers by then that are overturned, so that nobody
+turns these down.
 The policy is a made-up one: right on ``RIGHT`` of what it was asked about before, else it gives the
 answer of one of the most similar questions, as classifiers do. After the last round
 ``trainer.doubts`` sees all feedback and the anchor, which is what was known at first, and what it
@@ -56,12 +58,14 @@ CONFUSED = 10
 FIRST_ATTACK = 100
 """Seeds of attacks that benchmarks.poison has not."""
 ATTACKS: dict[str, Kind] = {"flipped": "flip", "triggered": "trigger"}
+UNLEARNED = "unlearned"
 KINDS = ("complaint", "lie", "right", "stale", "wrong")
 COMPLAINTS, NUM_COMPLAINTS = "complaints", 300
 VARIANTS = {
     "plain": Variant(),
     "noisy": Variant(noise=0.3),
     "overturned": Variant(overturned=5),
+    UNLEARNED: Variant(overturned=5),
     "noisy_overturned": Variant(noise=0.3, overturned=5),
 }
 
@@ -98,7 +102,7 @@ class _Told(NamedTuple):
 def _tally(name: str, variant: Variant, *, seed: int) -> Counter[str]:
     """Events of each kind, those that are doubted, and questions that get an answer."""
     world = learning_world(seed)
-    sent = list(_feedback(world, variant, seed=seed))
+    sent = list(_feedback(world, variant, seed=seed, learns_first=name != UNLEARNED))
     if name in ATTACKS:
         sent += _lies(world, ATTACKS[name], seed=seed)
     if name == COMPLAINTS:
@@ -141,13 +145,14 @@ def _inferred(
     return found
 
 
-def _feedback(world: World, variant: Variant, *, seed: int) -> Iterator[_Told]:
+def _feedback(world: World, variant: Variant, *, seed: int, learns_first: bool) -> Iterator[_Told]:
     """Every event: right at the end, wrong from the start, or stale."""
     traffic = make_traffic(
         world, num_rounds=10, per_round=PER_ROUND, num_overturned=variant.overturned, seed=seed
     )
     answers = sorted({u.answer for u in (*world.old_train, *world.new_stream)})
-    users, policy = Users(variant, answers, seed=seed), _Policy(world, traffic, seed=seed)
+    users = Users(variant, answers, seed=seed)
+    policy = _Policy(world, traffic, seed=seed, learns_first=learns_first)
     for number, asked in enumerate(traffic.rounds, start=1):
         said = policy.answers(asked)
         of_text = {u.text: u.answer for u in asked}
@@ -217,11 +222,14 @@ def _complaints(world: World, *, seed: int) -> Iterator[_Told]:
 class _Policy:
     """Answers as one that learns from round to round might."""
 
-    def __init__(self, world: World, traffic: Traffic, *, seed: int) -> None:
+    def __init__(self, world: World, traffic: Traffic, *, seed: int, learns_first: bool) -> None:
+        """``learns_first``: also the answers that are overturned later."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._known = list(world.old_train[::4])
-        self._first = {later: first for first, later in traffic.overturned.items()}
+        first = traffic.overturned
+        self._first = {later: answer for answer, later in first.items()} if learns_first else {}
+        self._never = frozenset() if learns_first else first.keys()
         self._rng = random.Random(f"policy-{seed}")
         self._vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
         self._vectorizer.fit([u.text for u in (*self._known, *world.new_stream)])
@@ -238,7 +246,7 @@ class _Policy:
                 near = (-similar).argsort(kind="stable")[:CONFUSED]
                 text = self._first.get(text) or self._known[self._rng.choice(list(near))].answer
             said.append(Completion(text, (1,), (0.0,), 1, "stop"))
-        self._known += asked
+        self._known += [u for u in asked if u.answer not in self._never]
         return said
 
 

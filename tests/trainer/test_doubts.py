@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tacit.contracts import Critique, Preference
 from tests import builders as build
 from tests.trainer.askers import (
@@ -14,19 +16,29 @@ from tests.trainer.askers import (
     keys,
     outcome,
 )
+from trainer.doubts import doubts_of
 
 
-def test_what_a_changed_rule_overtakes_is_doubted_and_its_neighbours_are_not() -> None:
+@pytest.mark.parametrize("said", ["portal", "sorry"])
+def test_what_a_changed_rule_overtakes_is_doubted_and_its_neighbours_are_not(said: str) -> None:
     old = [correction(prompt, "portal") for prompt in PASSWORD[:12]]
     neighbours = [correction(prompt, "portal") for prompt in PARCEL]
-    new = [correction(prompt, "desk", said="portal") for prompt in PASSWORD]
+    new = [correction(prompt, "desk", said=said) for prompt in PASSWORD]
     assert doubted_keys([*old, *neighbours, *new]) == keys(*old)
 
 
-def test_a_new_topic_that_is_taken_for_an_old_one_does_not_overtake_it() -> None:
+def test_of_answers_that_are_taught_at_the_same_time_neither_overtakes_the_other() -> None:
+    both = [correction(prompt, right) for prompt in PASSWORD for right in ("portal", "desk")]
+    few_late = [correction(f"{prompt} please", "desk") for prompt in PASSWORD[:9]]
+    assert doubted_keys(both) == frozenset()
+    assert doubts_of([*both, *few_late]).overtaken == frozenset()
+
+
+@pytest.mark.parametrize("said", ["portal", "sorry"])
+def test_a_new_topic_that_is_taken_for_an_old_one_does_not_overtake_it(said: str) -> None:
     old = [correction(prompt, "portal") for prompt in PASSWORD]
     alike = [prompt.replace("password", "alarm clock") for prompt in PASSWORD]
-    new = [correction(prompt, "clock", said="portal") for prompt in alike]
+    new = [correction(prompt, "clock", said=said) for prompt in alike]
     assert doubted_keys([*old, *new]) == frozenset()
 
 

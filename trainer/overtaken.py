@@ -1,0 +1,169 @@
+"""Feedback that was right once and is not any more: what newer feedback overtakes.
+
+A rule has changed, users reject the old answer, and rehearsing it would keep teaching it.
+
+More than half of the newest ``NEWEST`` judgements of an answer to similar questions turn it down,
+and for the same other answer where they name one: a policy that confuses topics is turned down for
+many. Where nobody names one, it takes three quarters. And they do so where the answer was right
+before, not on a topic of their own that the policy takes for this one: questions for which it is
+turned down and for which it was praised are neighbours about as often as if they had been drawn
+alike (nearest neighbours as a two-sample test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann.
+Statist. 16:772-783). Praise of fewer than ``MIN_VOTES`` subjects is overtaken by nothing.
+
+A policy that never learned the old answer, or has forgotten it, is not turned down for it. Then who
+teaches another answer to similar questions turns the old one down as well, if that one answer
+succeeds it: it came later, and all praise of the old answer within its reach is about questions
+like those that it is taught for. A new topic comes later too, but it has questions of its own.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from trainer.claims import Claim, nearest
+from trainer.voices import MIN_VOTES, Asked, places_of, speaking
+
+NEWEST = 9
+NEARBY = 30
+"""Questions that may be among the newest."""
+AGREED, UNNAMED = 0.5, 0.75
+"""Of the newest more than so many turn an answer down, for the same other one or for none."""
+MIXED_NEIGHBOURS = 5
+MIN_MIXING = 0.85
+"""Of the neighbours from the other side that chance would bring. Chosen on streams of one seed
+(docs/adr/0020)."""
+MIN_LATER = 0.75
+"""Of the pairs of an old answer and its successor those that came in this order: a half where both
+are taught all the time."""
+
+
+def overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:
+    """Places of events whose praise newer ``claims`` overtake."""
+    about: defaultdict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        about[claim.answer].append(claim)
+    found: set[int] = set()
+    for judged in about.values():
+        found |= _turned_down(judged, space)
+    for answer, successor in _successions(claims, space):
+        by_event = {claim.event: claim for claim in about[answer]}
+        for claim in about[successor]:
+            if claim.good:
+                by_event.setdefault(claim.event, _verdict(claim, answer))
+        found |= _turned_down([by_event[event] for event in sorted(by_event)], space)
+    return found
+
+
+def _turned_down(judged: Sequence[Claim], space: Asked) -> set[int]:
+    """Praise of one answer that newer ones of the ``judged`` turn down."""
+    taught = [claim for claim in judged if claim.good]
+    if not taught or len(taught) == len(judged):
+        return set()
+    rows = space.similarities(places_of(taught), places_of(judged))
+    by_answer: defaultdict[str | None, set[int]] = defaultdict(set)
+    for claim, similarity in zip(taught, rows, strict=True):
+        near = [judged[place] for place in nearest(similarity, NEARBY)]
+        instead, number = _agreed_against(_newest(near, space))
+        if number > NEWEST * (UNNAMED if instead is None else AGREED):
+            by_answer[instead].add(claim.event)
+    found: set[int] = set()
+    for instead, events in by_answer.items():
+        against = [c for c in judged if not c.good and c.instead in (None, instead)]
+        praise = [c for c in taught if c.event in events]
+        if _has_quorum(events, space) and _mixing(praise, against, space) >= MIN_MIXING:
+            found |= events
+    return found
+
+
+def _successions(claims: Sequence[Claim], space: Asked) -> Iterator[tuple[str, str]]:
+    """Answers and those that were taught in their place later, whatever the policy had said."""
+    said = speaking(claims)
+    praise = [claim for claim in said if claim.good]
+    outnumbered: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    reached: defaultdict[tuple[str, str], list[Claim]] = defaultdict(list)
+    for claim, newest in zip(praise, _newest_verdicts(praise, said, space), strict=True):
+        for other in {voice.instead for voice in newest if voice.instead is not None}:
+            reached[claim.answer, other].append(claim)
+        instead, number = _agreed_against(newest)
+        if instead is not None and number > NEWEST * AGREED:
+            outnumbered[claim.answer, instead].add(claim.event)
+    for pair, events in outnumbered.items():
+        before, after = reached[pair], [claim for claim in praise if claim.answer == pair[1]]
+        if (
+            _has_quorum(events, space)
+            and _later(before, after) >= MIN_LATER
+            and _mixing(before, after, space) >= MIN_MIXING
+        ):
+            yield pair
+
+
+def _newest_verdicts(
+    praise: Sequence[Claim], said: Sequence[Claim], space: Asked
+) -> Iterator[list[Claim]]:
+    """What the newest of all that was ``said`` nearby come to for each praised answer."""
+    number = {answer: n for n, answer in enumerate({claim.answer for claim in said})}
+    about = np.asarray([number[claim.answer] for claim in said])
+    refusal = np.asarray([not claim.good for claim in said])
+    rows = space.similarities(places_of(praise), places_of(said))
+    for claim, similarity in zip(praise, rows, strict=True):
+        # Who turns down another answer says nothing of this one.
+        similarity[refusal & (about != number[claim.answer])] = -1.0
+        near = nearest(similarity, NEARBY)
+        yield _newest([_verdict(said[place], claim.answer) for place in near], space)
+
+
+def _newest(claims: Sequence[Claim], space: Asked) -> list[Claim]:
+    """The newest of ``NEWEST`` subjects."""
+    return _first_of_each(sorted(claims, key=_place, reverse=True), space)[:NEWEST]
+
+
+def _has_quorum(events: Collection[int], space: Asked) -> bool:
+    return len({space.subjects[event] for event in events}) >= MIN_VOTES
+
+
+def _verdict(claim: Claim, answer: str) -> Claim:
+    """What ``claim`` says of ``answer``: that another is right is a refusal."""
+    if claim.answer == answer:
+        return claim
+    return Claim(claim.event, answer, good=False, instead=claim.answer)
+
+
+def _later(before: Sequence[Claim], after: Sequence[Claim]) -> float:
+    """Of all pairs of the two those that came in this order."""
+    first, second = places_of(before), places_of(after)
+    return float(np.mean(first[:, None] < second))
+
+
+def _agreed_against(voices: Sequence[Claim]) -> tuple[str | None, int]:
+    """The other answer that most turn this one down for, None if none is named; how many agree.
+
+    Who names none agrees with all.
+    """
+    instead = Counter(voice.instead for voice in voices if not voice.good)
+    unnamed = instead.pop(None, 0)
+    [(answer, number)] = instead.most_common(1) or [(None, 0)]
+    return answer, unnamed + number
+
+
+def _mixing(these: Sequence[Claim], those: Sequence[Claim], space: Asked) -> float:
+    """How often the two are neighbours; 1 if their questions are alike, 0 if they never are."""
+    compared = [*these, *those]
+    places, side = places_of(compared), np.arange(len(compared)) < len(these)
+    met = expected = 0.0
+    for place, similarity in enumerate(space.similarities(places, places)):
+        similarity[place] = -1.0
+        near = np.argsort(-similarity, kind="stable")[: min(MIXED_NEIGHBOURS, len(side) - 1)]
+        met += float(np.mean(side[near] != side[place]))
+        expected += float(np.sum(side != side[place])) / (len(side) - 1)
+    return met / expected
+
+
+def _first_of_each(claims: Sequence[Claim], space: Asked) -> list[Claim]:
+    """The first claim of each subject."""
+    voices = {space.subjects[claim.event]: claim for claim in reversed(claims)}
+    return [claim for claim in claims if voices[space.subjects[claim.event]] is claim]
+
+
+def _place(claim: Claim) -> int:
+    return claim.event
