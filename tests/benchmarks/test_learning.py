@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from benchmarks.learning.scale import SMALL, WHOLE, Scale
 from benchmarks.learning.summary import by_arm, dominating, interval, promised
 from benchmarks.learning.variants import VARIANTS
 from benchmarks.learning.world import REFUSAL, learning_world, neighbours, with_refusals
+from evaluator.choose import VariantChooser
 from tacit.checkpoints import CheckpointStore
+from tacit.contracts import Digest, VariantChoice, VariantResult
 from tacit.demo.clinc import clinc_world
 from tacit.demo.world import Utterance, World
 from tacit.policies import load_policy
@@ -198,6 +201,34 @@ def test_delayed_feedback_arrives_rounds_later_and_all_of_it() -> None:
     updates = [each["update"] for each in row["rounds"][1:]]
     assert updates[:2] == [None, None]
     assert updates[2]["num_events"] == row["num_events"] > 0
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_rebuild_whose_smallest_share_falls_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def choose(
+        _: VariantChooser,
+        alphas: Sequence[float],
+        *,
+        trained: Digest,
+        from_smallest: bool,
+        **__: object,
+    ) -> VariantChoice:
+        tried = alphas[0] if from_smallest else alphas[-1]
+        result = VariantResult(
+            alpha=tried, weights=trained, stands=not from_smallest, why="", versus_champion={}
+        )
+        return VariantChoice(alpha=alphas[-1], trained=trained, reason="", variants=(result,))
+
+    monkeypatch.setattr(VariantChooser, "choose", choose)
+    rounds = replace(TINY, sizes=replace(TINY.sizes, num_rounds=3))
+    row = run_cell(Cell("tacit", "mixed", 0, ("trainer.rebuild.every=2",)), rounds)
+
+    base, first, rebuilt, third = row["rounds"]
+    assert [each["update"]["stands"] for each in (first, rebuilt, third)] == [True, False, True]
+    assert base["kl_to_base"] < first["kl_to_base"] == rebuilt["kl_to_base"]
+    assert third["kl_to_base"] != rebuilt["kl_to_base"]
 
 
 @pytest.mark.usefixtures("toy")
