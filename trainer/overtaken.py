@@ -12,8 +12,8 @@ Statist. 16:772-783). Praise of fewer than ``MIN_VOTES`` subjects is overtaken b
 
 A policy that never learned the old answer, or has forgotten it, is not turned down for it. Then who
 teaches another answer to similar questions turns the old one down as well, if that one answer
-succeeds it: it came later, and all praise of the old answer within its reach is about questions
-like those that it is taught for. A new topic comes later too, but it has questions of its own.
+succeeds it: it came later, and is taught for questions like those that all praise of the old answer
+is about, or all that is near. A new topic comes later too, but it has questions of its own.
 """
 
 from collections import Counter, defaultdict
@@ -88,14 +88,17 @@ def _successions(claims: Sequence[Claim], space: Asked) -> Iterator[tuple[str, s
         instead, number = _agreed_against(newest)
         if instead is not None and number > NEWEST * AGREED:
             outnumbered[claim.answer, instead].add(claim.event)
-    for pair, events in outnumbered.items():
-        before, after = reached[pair], [claim for claim in praise if claim.answer == pair[1]]
+    praised: defaultdict[str, list[Claim]] = defaultdict(list)
+    for claim in praise:
+        praised[claim.answer].append(claim)
+    for (answer, instead), events in outnumbered.items():
+        near, whole, after = reached[answer, instead], praised[answer], praised[instead]
         if (
             _has_quorum(events, space)
-            and _later(before, after) >= MIN_LATER
-            and _mixing(before, after, space) >= MIN_MIXING
+            and _later(near, after) >= MIN_LATER
+            and any(_mixing(before, after, space) >= MIN_MIXING for before in (near, whole))
         ):
-            yield pair
+            yield answer, instead
 
 
 def _newest_verdicts(
