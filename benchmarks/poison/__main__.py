@@ -40,7 +40,7 @@ RECORDS, TABLE = FOLDER / "cells.jsonl", FOLDER / "README.md"
 SEEDS, QUICK_SEEDS = (0,), (0, 1)
 PROBES = ("*probe*", "*trigger*", "grip", "lessons", "probing")
 """Modules of the evaluator that decide what an attack comes to."""
-DOUBTS = ("doubts", "against_anchor", "claims", "inferred", "voices")
+DOUBTS = ("doubts", "overtaken", "against_anchor", "claims", "inferred", "voices")
 """The trainer's, which decide what counts little and what is learned beside it."""
 QUICK = ("trigger-25-25", "flip-25-250", "flip-25-25")
 """What the full grid shows to be hardest to stop."""
