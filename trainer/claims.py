@@ -34,6 +34,8 @@ class Claim:
     good: bool
     instead: str | None = None
     """What was said to be right in place of an answer that is not."""
+    compared: bool = False
+    """Whether the two were only compared: the better one need not be right."""
 
 
 class Questions:
@@ -67,12 +69,12 @@ def claims_of(events: Iterable[ScreenedEvent]) -> list[Claim]:
     return [claim for number, event in enumerate(events) for claim in _claims(number, event)]
 
 
-def nearest(similarity: Similarities, number: int) -> list[int]:
-    """Places of the largest values, largest first, the earlier of equal ones first."""
-    near = np.flatnonzero(similarity > MIN_SIMILARITY)
+def nearest(similarity: Similarities, number: int, *, least: float = MIN_SIMILARITY) -> list[int]:
+    """Places of the largest values over ``least``, largest first, the earlier of equals first."""
+    near = np.flatnonzero(similarity > least)
     if len(near) > number:  # what cannot be among them is not sorted
-        least = np.partition(similarity[near], -number)[-number]
-        near = near[similarity[near] >= least]
+        last = np.partition(similarity[near], -number)[-number]
+        near = near[similarity[near] >= last]
     order = np.argsort(-similarity[near], kind="stable")[:number]
     return [int(place) for place in near[order]]
 
@@ -106,8 +108,10 @@ def _claims(number: int, event: ScreenedEvent) -> Iterator[Claim]:
             if right != said:
                 yield Claim(number, said, good=False, instead=right)
         case Preference(chosen=chosen, rejected=rejected):
-            yield Claim(number, same_text(chosen), good=True)
-            yield Claim(number, same_text(rejected), good=False, instead=same_text(chosen))
+            better, worse = same_text(chosen), same_text(rejected)
+            yield Claim(number, better, good=True, compared=True)
+            if worse != better:
+                yield Claim(number, worse, good=False, instead=better, compared=True)
         case Outcome() | Rating() as judged:
             reward = signal(judged) if event.reward is None else event.reward
             if reward:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from tacit.contracts import Correction, Outcome, ScreenedEvent
+from tacit.contracts import Correction, Outcome, Preference, ScreenedEvent
 from tests import builders as build
 from trainer.doubts import doubts_of
 
@@ -33,6 +33,16 @@ def correction(prompt: str, right: str, *, said: str = "sorry", by: str = "") ->
         completion=said,
         feedback=Correction(completion=right),
         subject_id=by or f"u-{number}",
+    )
+
+
+def preference(prompt: str, chosen: str, rejected: str) -> ScreenedEvent:
+    number = next(_numbers)
+    return build.screened(
+        f"e-{number:04d}",
+        prompt=prompt,
+        feedback=Preference(chosen=chosen, rejected=rejected),
+        subject_id=f"u-{number}",
     )
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tacit.contracts import Critique, Preference
+from tacit.contracts import Critique
 from tests import builders as build
 from tests.trainer.askers import (
     BAD,
@@ -15,6 +15,7 @@ from tests.trainer.askers import (
     doubted_keys,
     keys,
     outcome,
+    preference,
 )
 from trainer.doubts import doubts_of
 
@@ -97,15 +98,7 @@ def test_a_thumb_down_is_doubted_where_others_agree_with_the_answer() -> None:
 
 def test_a_preference_speaks_for_one_answer_and_against_the_other() -> None:
     right = [correction(prompt, "portal") for prompt in PASSWORD[:8]]
-    preferred = [
-        build.screened(
-            f"p-{number}",
-            prompt=prompt,
-            feedback=Preference(chosen="desk", rejected="Portal"),
-            subject_id=f"p-{number}",
-        )
-        for number, prompt in enumerate(PASSWORD[4:14])
-    ]
+    preferred = [preference(prompt, "desk", "Portal") for prompt in PASSWORD[4:14]]
     assert doubted_keys([*right, *preferred]) == keys(*right)
 
 
