@@ -8,14 +8,15 @@ many. Where nobody names one, it takes three quarters. And they do so where the 
 before, not on a topic of their own that the policy takes for this one: questions for which it is
 turned down and for which it was praised are neighbours about as often as if they had been drawn
 alike (nearest neighbours as a two-sample test: Schilling 1986, JASA 81:799-806; Henze 1988, Ann.
-Statist. 16:772-783). Praise of fewer than ``MIN_VOTES`` subjects is overtaken by nothing.
+Statist. 16:772-783). And they came later: where words do not tell answers apart and one of them
+becomes more frequent, the other is turned down more often too, and is as right as before. Praise of
+fewer than ``MIN_VOTES`` subjects is overtaken by nothing.
 
 A policy that never learned the old answer, or has forgotten it, is not turned down for it. Then who
 corrects a third answer on similar questions turns the old one down as well, if what they correct it
 to succeeds the old one: it came later, for questions like those that the old one was praised for;
 all of them or, where an answer holds for several topics, those within reach. A new topic comes
-later too, but has questions of its own. Where two answers merely change their shares, neither came
-later. A subject has one voice.
+later too, but has questions of its own. A subject has one voice.
 """
 
 from collections import Counter, defaultdict
@@ -35,10 +36,10 @@ MIXED_NEIGHBOURS = 5
 MIN_MIXING = 0.85
 """Of the neighbours from the other side that chance would bring. Chosen on streams of one seed
 (docs/adr/0020)."""
-MIN_LATER = 0.95
-"""Of the pairs of an old answer and its successor those that came in this order. It is a half where
-both are taught all the time, and 0.8 where the one goes from a fifth to four fifths of the answers.
-"""
+MIN_LATER, SUCCEEDS = 0.85, 0.95
+"""Of the pairs of praise and what is against it those that came in this order, where the answer
+itself is turned down and where another succeeds it. It is a half where both are said all the time,
+and 0.8 where one goes from a fifth to four fifths of the answers."""
 
 
 def overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:
@@ -65,17 +66,25 @@ def _turned_down(judged: Sequence[Claim], space: Asked) -> set[int]:
     if not taught or len(taught) == len(judged):
         return set()
     rows = space.similarities(places_of(taught), places_of(judged))
-    by_answer: defaultdict[str | None, set[int]] = defaultdict(set)
+    outnumbered: defaultdict[str | None, set[int]] = defaultdict(set)
+    reached: defaultdict[str | None, list[Claim]] = defaultdict(list)
     for claim, similarity in zip(taught, rows, strict=True):
-        near = [judged[place] for place in nearest(similarity, NEARBY)]
-        instead, number = _agreed_against(_newest(near, space))
-        if number > NEWEST * (UNNAMED if instead is None else AGREED):
-            by_answer[instead].add(claim.event)
+        newest = _newest([judged[place] for place in nearest(similarity, NEARBY)], space)
+        for other in {voice.instead for voice in newest if not voice.good}:
+            reached[other].append(claim)
+        instead, votes = _agreed_against(newest)
+        if votes > NEWEST * (UNNAMED if instead is None else AGREED):
+            outnumbered[instead].add(claim.event)
     found: set[int] = set()
-    for instead, events in by_answer.items():
+    for instead, events in outnumbered.items():
         against = [c for c in judged if not c.good and c.instead in (None, instead)]
         praise = [c for c in taught if c.event in events]
-        if _has_quorum(events, space) and _mixing(praise, against, space) >= MIN_MIXING:
+        if (
+            _has_quorum(events, space)
+            and _later(_last_of_each(reached[instead], space), _first_of_each(against, space))
+            >= MIN_LATER
+            and _mixing(praise, against, space) >= MIN_MIXING
+        ):
             found |= events
     return found
 
@@ -102,12 +111,10 @@ def _successions(
             continue
         # One voice a subject, as late as it praised the old answer and as early as it taught the
         # new one: an account that speaks often makes no succession.
-        near, whole = (
-            _first_of_each(list(reversed(before)), space)
-            for before in (reached[answer, instead], praised[answer])
-        )
+        near = _last_of_each(reached[answer, instead], space)
+        whole = _last_of_each(praised[answer], space)
         after = _first_of_each([c for c in praised[instead] if c.event in corrections], space)
-        if _later(near, after) >= MIN_LATER and (
+        if _later(near, after) >= SUCCEEDS and (
             _mixing(near, after, space) >= MIN_MIXING or _mixing(whole, after, space) >= MIN_MIXING
         ):
             yield answer, instead
@@ -137,8 +144,8 @@ def _newest_nearby(
 
 
 def _newest(claims: Sequence[Claim], space: Asked) -> list[Claim]:
-    """The newest of ``NEWEST`` subjects."""
-    return _first_of_each(sorted(claims, key=_place, reverse=True), space)[:NEWEST]
+    """The newest of ``NEWEST`` subjects, newest first."""
+    return _last_of_each(sorted(claims, key=_place), space)[:NEWEST]
 
 
 def _has_quorum(events: Collection[int], space: Asked) -> bool:
@@ -186,6 +193,11 @@ def _first_of_each(claims: Sequence[Claim], space: Asked) -> list[Claim]:
     """The first claim of each subject."""
     voices = {space.subjects[claim.event]: claim for claim in reversed(claims)}
     return [claim for claim in claims if voices[space.subjects[claim.event]] is claim]
+
+
+def _last_of_each(claims: Sequence[Claim], space: Asked) -> list[Claim]:
+    """The last claim of each subject, last first."""
+    return _first_of_each(list(reversed(claims)), space)
 
 
 def _place(claim: Claim) -> int:

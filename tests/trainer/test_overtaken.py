@@ -24,16 +24,21 @@ def test_an_answer_that_the_policy_never_gave_is_overtaken_by_the_one_that_succe
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("right", "share"), [(0.0, 0.1), (0.6, 0.2)])
 def test_labels_that_the_words_do_not_tell_are_not_overtaken_when_their_shares_shift(
-    seed: int,
+    right: float, share: float, seed: int
 ) -> None:
     rng, said = random.Random(seed), []
     for number in range(240):
-        denied = rng.random() < (0.2 if number < 120 else 0.8)
+        denied = rng.random() < (share if number < 120 else 1 - share)
         amount = rng.randint(501, 999) if denied else rng.randint(20, 499)
         what, who = rng.choice(("laptop", "hotel", "taxi")), rng.choice(("anna", "ben", "eva"))
         prompt = f"expense: {what} for {who}, {amount} euros, ok?"
-        said.append(correction(prompt, "deny" if denied else "approve"))
+        answer, other = ("deny", "approve") if denied else ("approve", "deny")
+        if rng.random() < right:
+            said.append(outcome(prompt, answer, GOOD))
+        else:
+            said.append(correction(prompt, answer, said=other if right else "sorry"))
     assert doubts_of(said).overtaken == frozenset()
 
 
