@@ -5,10 +5,13 @@ a process has run its n tasks while others wait (python/cpython#115634, in Pytho
 """
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.connection import wait
 from typing import ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
@@ -19,7 +22,7 @@ class RecycledProcesses:
     """A pool of processes that each run so many tasks.
 
     A context manager, which waits for all tasks; left by an exception, Ctrl-C among them, for those
-    under way.
+    under way. Where this process is killed its processes end too, whatever they are at.
     """
 
     def __init__(
@@ -61,10 +64,24 @@ class RecycledProcesses:
             if hasattr(own, "process"):
                 own.process.shutdown()
             own.process = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), self._initializer
+                1, multiprocessing.get_context("spawn"), partial(_begin, self._initializer)
             )
             own.left = self._tasks_each
             self._opened.append(own.process)
         own.left -= 1
         process: ProcessPoolExecutor = own.process
         return process
+
+
+def _begin(initializer: Callable[[], None] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer()
+
+
+def _end_with_parent() -> None:
+    """A pool notices only between two tasks that nobody waits any more; a task may take hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,11 +1,14 @@
 """benchmarks.processes: all tasks are run, and one that kills its process fails alone."""
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from itertools import pairwise
 
+import psutil
 import pytest
 
 from benchmarks.processes import RecycledProcesses
@@ -59,3 +62,20 @@ def test_what_still_waits_is_not_begun_once_the_run_is_broken_off() -> None:
 
     assert begun.result(timeout=60) is None
     assert all(future.cancelled() for future in waiting)
+
+
+def test_processes_end_with_the_one_that_is_killed() -> None:
+    source = """
+import os, time
+from benchmarks.processes import RecycledProcesses
+
+if __name__ == "__main__":
+    with RecycledProcesses(1, tasks_each=9) as processes:
+        print(processes.submit(os.getpid).result(), flush=True)
+        processes.submit(time.sleep, 600).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        worker = psutil.Process(int(run.stdout.readline()))
+        run.kill()
+    worker.wait(timeout=60)
