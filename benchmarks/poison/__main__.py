@@ -13,9 +13,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.poison import cells as cells_module
@@ -31,6 +30,7 @@ from benchmarks.poison.records import (
 )
 from benchmarks.poison.table import figures, write_table
 from benchmarks.poison.world import open_arena
+from benchmarks.processes import RecycledProcesses
 from benchmarks.results import DETAILS, report
 from gatekeeper.policy import load_gate_policy
 from tacit.start import base_cache
@@ -44,6 +44,7 @@ DOUBTS = ("doubts", "overtaken", "against_anchor", "claims", "inferred", "voices
 """The trainer's, which decide what counts little and what is learned beside it."""
 QUICK = ("trigger-25-25", "flip-25-250", "flip-25-25")
 """What the full grid shows to be hardest to stop."""
+CELLS_A_PROCESS = 20
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def run(
 ) -> dict[str, Record]:
     """Records of ``wanted`` and of their honest twins by name; runs those that are missing."""
     done = read(records, config=config)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+    with RecycledProcesses(jobs, tasks_each=CELLS_A_PROCESS, initializer=one_thread) as pool:
 
         def keep(tasks: list[Callable[[], Record]]) -> None:
             for future in as_completed([pool.submit(task) for task in tasks]):
