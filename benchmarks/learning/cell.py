@@ -14,7 +14,7 @@ from benchmarks.learning.line import Learned, PolicyLine
 from benchmarks.learning.measure import sample
 from benchmarks.learning.probes import Probes, Row
 from benchmarks.learning.scale import WHOLE, Scale, Sizes
-from benchmarks.learning.traffic import make_traffic
+from benchmarks.learning.traffic import LATER_ANSWERS, make_traffic
 from benchmarks.learning.variants import VARIANTS, Variant
 from benchmarks.learning.world import base_policy, base_recipe, learning_world
 from tacit.checkpoints import CheckpointStore
@@ -77,6 +77,8 @@ def config_digest(cell: Cell, scale: Scale, world: World) -> Digest:
         "recipe": asdict(base_recipe(world, scale)),
         "world": world.digest,
     }
+    if VARIANTS[cell.variant].overturned:
+        key["later_answers"] = LATER_ANSWERS
     return sha256_digest(canonical_json(key))
 
 

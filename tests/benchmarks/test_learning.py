@@ -272,6 +272,19 @@ def test_other_settings_make_another_digest() -> None:
     assert tacit == cells.config_digest(Cell("tacit", "mixed", 0), TINY, TOY)
 
 
+def test_later_answers_make_other_cells_of_overturned_rules_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def digests() -> list[str]:
+        variants = ("mixed", "overturned")
+        return [cells.config_digest(Cell("joint", each, 0), TINY, TOY) for each in variants]
+
+    mixed, overturned = digests()
+    monkeypatch.setattr(cells, "LATER_ANSWERS", ("another answer",))
+    assert digests()[0] == mixed
+    assert digests()[1] != overturned
+
+
 def test_settings_that_are_tried_make_other_cells_and_stay_out_of_tables() -> None:
     plain = Cell(DEFAULT, "mixed", 0)
     (tried,) = chosen_cells([plain, Cell("lora", "mixed", 0)], arms=[DEFAULT], overrides=[KL])
