@@ -31,9 +31,10 @@ MIN_CLAIMS = 3
 NEIGHBOURS = 10
 """Anchor prompts that vote on which answer a question has."""
 MIN_BROAD_CLAIMS = 8
-MIN_KINDS = 20.0
-"""Answers that are replaced, for them to be many; half of the claims, where these are fewer. As an
-effective number, the inverse of Simpson's index (Hill 1973, Ecology 54:427-432)."""
+MIN_KINDS = 25.0
+"""Answers that are replaced, for them to be many. As an effective number (Hill 1973, Ecology
+54:427-432) that is one for many claims and few: of all pairs of claims one in so many replaces the
+same answer twice (Simpson 1949, Nature 163:688)."""
 MIN_VOTES = 4
 """Of the neighbours, for an answer to be the one that a question is about."""
 MIN_AGREEMENT = 0.65
@@ -118,8 +119,8 @@ def _replaces_many(group: Collection[_Vote]) -> bool:
     if len(group) < MIN_BROAD_CLAIMS:
         return False
     numbers = Counter(vote.answer for vote in group).values()
-    kinds = len(group) ** 2 / sum(number**2 for number in numbers)
-    return kinds >= min(MIN_KINDS, len(group) / 2)
+    alike = sum(number * (number - 1) for number in numbers)
+    return len(group) * (len(group) - 1) >= MIN_KINDS * alike
 
 
 class _Voters:

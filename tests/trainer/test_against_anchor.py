@@ -118,6 +118,37 @@ def test_one_new_answer_in_place_of_many_is_refuted() -> None:
     assert judged(twice, anchor).refuted == {}  # about one thing and a little more
 
 
+WORDS = (
+    "anvil badge cactus dynamo easel fjord gazebo hammock igloo jigsaw kettle lasso magnet nozzle "
+    "obelisk pulley quartz raft sundial trellis umbrella viaduct walnut xylophone yoghurt zeppelin "
+    "abacus bonfire chimney dolphin espresso fountain"
+).split()
+
+
+@pytest.mark.parametrize(
+    ("questions", "many"),
+    [
+        pytest.param([7, *[2] * 3, *[1] * 28], True, id="uneven"),
+        pytest.param([1] * 9, True, id="few-of-each"),
+        pytest.param([2] * 4, False, id="of-four"),
+        pytest.param([2] * 20, True, id="of-twenty"),
+        pytest.param([8] * 10, False, id="of-ten"),
+    ],
+)
+def test_how_many_are_replaced_does_not_hang_on_how_often(
+    questions: list[int], many: bool
+) -> None:
+    """Four pairs are four topics, which a new one may be like; one of seven leaves many."""
+    anchor = [each for word in WORDS for each in anchored(about(word)[::2], f"{word} desk")]
+    asked = [
+        text.replace("my", "my copper lantern")
+        for word, number in zip(WORDS, questions, strict=False)
+        for text in about(word)[1::2][:number]
+    ]
+    taught = corrections(asked, "send money", said="sorry")
+    assert judged(taught, anchor).refuted.keys() == (keys(taught) if many else set())
+
+
 def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
     mended = corrections(PARCEL[1::2], "depot", said="portal")
     assert judged(mended, ANCHOR).refuted == {}
