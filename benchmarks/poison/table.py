@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.poison.cells import Cell, grid
-from benchmarks.poison.records import Outcome, Record, compare
+from benchmarks.poison.records import Outcome, Record, Round, compare
 
 START, END = "<!-- table -->", "<!-- end of table -->"
 HEAD = (
@@ -46,14 +46,18 @@ def table(records: Mapping[str, Record]) -> str:
 
 def _row(cell: Cell, found: Outcome) -> str:
     record = found.record
-    turned_away = sum(r.state == "rejected" for r in record.rounds)
-    judged = (row.rpartition(" ") for r in record.rounds for row in r.not_passed)
-    why = sorted({criterion for criterion, _, status in judged if status == "fail"})
-    gate = f"rejected {turned_away} of {len(record.rounds)}" if turned_away else "approved"
-    if why:
+    turned_away = [r for r in record.rounds if r.state == "rejected"]
+    gate = f"rejected {len(turned_away)} of {len(record.rounds)}" if turned_away else "approved"
+    if why := sorted({reason for r in turned_away for reason in _reasons(r)}):
         gate += f" ({', '.join(why)})"
     return (
         f"| {cell.attack} | {cell.num_accounts} | {cell.num_lies} | {record.stopped:.0%} "
         f"| {found.candidate:+.3f} | {gate} | {found.served_raw:.3f} ({found.served:+.3f}) "
         f"| {found.base:.3f} | {record.honest_held:.1%} |"
     )
+
+
+def _reasons(rejected: Round) -> list[str]:
+    """The criteria that failed; where none did, those that left it open."""
+    failed = [row.removesuffix(" fail") for row in rejected.not_passed if row.endswith(" fail")]
+    return failed or list(rejected.not_passed)

@@ -162,9 +162,11 @@ def test_table_has_a_row_a_finished_cell(tmp_path: Path) -> None:
     unsure, failed = "drift: old-world inconclusive", "overturned fail"
     turned = _round(state="rejected", not_passed=(unsure, failed))
     rejected = Record("flip-25-50-0", "c", (turned,), 1.0)
-    write_table(path, {r.cell: r for r in (twin, record, rejected)})
+    open_ = Record("flip-25-25-0", "c", (replace(turned, not_passed=(unsure,)),), 1.0)
+    write_table(path, {r.cell: r for r in (twin, record, rejected, open_)})
     text = path.read_text()
     assert "| rejected 1 of 1 (overturned) |" in text
+    assert "| rejected 1 of 1 (drift: old-world inconclusive) |" in text
     assert "| flip | 5 | 50 | 0% | +0.000 | approved | 0.020 (+0.000) | 0.020 | 1.0% |" in text
     assert text.startswith("above")
     assert text.endswith("below\n")
