@@ -156,7 +156,7 @@ def test_run_goes_on_where_it_was_cut_off_and_forgets_other_configurations(tmp_p
 
 def test_table_has_a_row_a_finished_cell(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    path.write_text(f"above\n{START}\nold\n{END}\nbelow\n")
+    path.write_text(f"above\n{START}\nstale\n{END}\nbelow\n")
     twin = Record("honest-0-0-0", "c", (_round(),), 1.0)
     record = Record("flip-5-50-0", "c", (_round(poison={"accepted": 1}),), 1.0)
     unsure, failed = "drift: old-world inconclusive", "overturned fail"
@@ -170,7 +170,7 @@ def test_table_has_a_row_a_finished_cell(tmp_path: Path) -> None:
     assert "| flip | 5 | 50 | 0% | +0.000 | approved | 0.020 (+0.000) | 0.020 | 1.0% |" in text
     assert text.startswith("above")
     assert text.endswith("below\n")
-    assert "old" not in text
+    assert "stale" not in text
 
 
 def test_lies_and_honest_feedback_are_screened_and_counted_apart(

@@ -118,11 +118,40 @@ def test_one_new_answer_in_place_of_many_is_refuted() -> None:
     assert judged(twice, anchor).refuted == {}  # about one thing and a little more
 
 
-WORDS = (
-    "anvil badge cactus dynamo easel fjord gazebo hammock igloo jigsaw kettle lasso magnet nozzle "
-    "obelisk pulley quartz raft sundial trellis umbrella viaduct walnut xylophone yoghurt zeppelin "
-    "abacus bonfire chimney dolphin espresso fountain"
-).split()
+WORDS = [
+    "anvil",
+    "badge",
+    "cactus",
+    "dynamo",
+    "easel",
+    "fjord",
+    "gazebo",
+    "hammock",
+    "igloo",
+    "jigsaw",
+    "kettle",
+    "lasso",
+    "magnet",
+    "nozzle",
+    "obelisk",
+    "pulley",
+    "quartz",
+    "raft",
+    "sundial",
+    "trellis",
+    "umbrella",
+    "viaduct",
+    "walnut",
+    "xylophone",
+    "yoghurt",
+    "zeppelin",
+    "abacus",
+    "bonfire",
+    "chimney",
+    "dolphin",
+    "espresso",
+    "fountain",
+]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +164,7 @@ WORDS = (
         pytest.param([8] * 10, False, id="of-ten"),
     ],
 )
-def test_how_many_are_replaced_does_not_hang_on_how_often(
-    questions: list[int], many: bool
-) -> None:
+def test_how_many_are_replaced_does_not_hang_on_how_often(questions: list[int], many: bool) -> None:
     """Four pairs are four topics, which a new one may be like; one of seven leaves many."""
     anchor = [each for word in WORDS for each in anchored(about(word)[::2], f"{word} desk")]
     asked = [
