@@ -4,12 +4,14 @@ Confirmed is an answer that the nearest anchor prompts have. An event that contr
 what the policy is wrong about. Refuted are groups of events for whose questions the nearest anchor
 prompts have another answer, nearly as often as those nearest to that answer's own prompts have it:
 the edited nearest neighbour rule (Wilson 1972, IEEE Trans. SMC 2:408-421) with a vote that only the
-anchor has, and taken over a group. There are two kinds:
+anchor has, and taken over a group. There are three kinds:
 
 - one answer that the anchor knows is taught in place of one other: a flip, with whatever else
   teaches that answer for questions of which no neighbour has it;
 - one answer that it does not know is taught in place of many: a trigger, or vandalism. A new topic
-  may be much like an old one, but not like many.
+  may be much like an old one, but not like many;
+- one subject teaches known answers, most of them for questions of which no neighbour has them:
+  vandalism again, with each lie another one.
 
 Only answers with ``MIN_PROMPTS`` prompts are known, so where every text of the anchor is another
 one, none is.
@@ -23,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tacit.contracts import ReplayExample, ScreenedEvent
-from trainer.claims import Questions, Similarities, claims_of, nearest, question, same_text
+from trainer.claims import Claim, Questions, Similarities, claims_of, nearest, question, same_text
 
 MIN_PROMPTS = 10
 """Anchor prompts of an answer that show what is usual for it."""
@@ -35,6 +37,10 @@ MIN_KINDS = 25.0
 """Answers that are replaced, for them to be many. As an effective number (Hill 1973, Ecology
 54:427-432) that is one for many claims and few: of all pairs of claims one in so many replaces the
 same answer twice (Simpson 1949, Nature 163:688)."""
+MIN_CONTRARY = 0.8
+"""Share of the known answers that a subject teaches which no neighbour of their questions has.
+Chosen on CLINC150, for subjects who send nothing but corrections of what a policy gets wrong
+(docs/adr/0023)."""
 MIN_VOTES = 4
 """Of the neighbours, for an answer to be the one that a question is about."""
 MIN_AGREEMENT = 0.65
@@ -61,47 +67,109 @@ class _Vote(NamedTuple):
     number: int
 
 
+class _Said(NamedTuple):
+    """What one event teaches, and what the anchor has to say."""
+
+    event: int
+    answer: str
+    subject: tuple[str, str]
+    known: bool
+    """Whether the anchor has the answer."""
+    likeliest: _Vote
+    """What the neighbours of the question have most."""
+    votes: int
+    """Of the neighbours, for the answer."""
+    instead: tuple[_Vote, ...]
+    """Known answers that it replaces."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the anchor vouches for it."""
+        return self.known and self.answer == self.likeliest.answer and self.votes >= MIN_VOTES
+
+
 def judged(events: Sequence[ScreenedEvent], anchor: Sequence[ReplayExample]) -> Judgement:
     """What ``anchor`` says of ``events``, the same for the same arguments."""
     compared = sorted(anchor, key=lambda example: example.digest())[:MAX_PROMPTS]
     prompts = Counter(same_text(example.completion) for example in compared)
-    known = {answer for answer, number in prompts.items() if number >= MIN_PROMPTS}
+    known = frozenset(each for each, number in prompts.items() if number >= MIN_PROMPTS)
     taught = [claim for claim in claims_of(events) if claim.good] if known else []
     if len(taught) < MIN_CLAIMS:
         return Judgement({}, frozenset())
     voters = _Voters(compared, [question(events[c.event].interaction.prompt) for c in taught])
-    flips: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
-    broad: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
+    said = [
+        _said(claim, events[claim.event], known, counts)
+        for claim, counts in zip(taught, voters.votes(), strict=True)
+    ]
+    found = {**_of_vandals(said, voters), **_of_flips(said, voters), **_of_triggers(said, voters)}
+    confirmed = {each.event for each in said if each.confirmed} - found.keys()
+    return Judgement(
+        refuted={events[event].event_key: why for event, why in sorted(found.items())},
+        confirmed=frozenset(events[event].event_key for event in confirmed),
+    )
+
+
+def _said(claim: Claim, told: ScreenedEvent, known: frozenset[str], counts: Counter[str]) -> _Said:
+    likeliest = _Vote(*(counts.most_common(1) or [("", 0)])[0])
+    about = {same_text(told.interaction.completion)}
+    if likeliest.number >= MIN_VOTES:
+        about.add(likeliest.answer)
+    return _Said(
+        event=claim.event,
+        answer=claim.answer,
+        subject=(told.event.source, told.event.subject_id),
+        known=claim.answer in known,
+        likeliest=likeliest,
+        votes=counts[claim.answer],
+        instead=tuple(_Vote(each, counts[each]) for each in about & known - {claim.answer}),
+    )
+
+
+def _of_flips(said: Sequence[_Said], voters: "_Voters") -> dict[int, str]:
+    pairs: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
     unlikely: defaultdict[str, set[int]] = defaultdict(set)
-    confirmed: set[int] = set()
-    for claim, counts in zip(taught, voters.votes(), strict=True):
-        [(likeliest, number)] = counts.most_common(1) or [("", 0)]
-        if claim.answer not in known:
-            broad[claim.answer][claim.event] = _Vote(likeliest, number)
-            continue
-        if claim.answer == likeliest and number >= MIN_VOTES:
-            confirmed.add(claim.event)
-        said = same_text(events[claim.event].interaction.completion)
-        about = {said, likeliest} if number >= MIN_VOTES else {said}
-        for answer in (about & known) - {claim.answer}:
-            flips[answer, claim.answer][claim.event] = _Vote(answer, counts[answer])
-        if not counts[claim.answer]:
-            unlikely[claim.answer].add(claim.event)
+    for each in said:
+        if each.known:
+            for vote in each.instead:
+                pairs[vote.answer, each.answer][each.event] = vote
+            if not each.votes:
+                unlikely[each.answer].add(each.event)
     found: dict[int, str] = {}
-    for (answer, taught_answer), group in flips.items():
+    for (answer, taught), group in pairs.items():
         if len(group) >= MIN_CLAIMS and voters.agree(group.values()):
             why = f"{_quoted(answer)} is what the anchor answers such questions"
-            beside = f"it teaches {_quoted(taught_answer)} beside a flip of {_quoted(answer)}"
+            beside = f"it teaches {_quoted(taught)} beside a flip of {_quoted(answer)}"
             found |= dict.fromkeys(group, why)
-            found = dict.fromkeys(unlikely[taught_answer] - group.keys(), beside) | found
-    for group in broad.values():
+            found = dict.fromkeys(unlikely[taught] - group.keys(), beside) | found
+    return found
+
+
+def _of_triggers(said: Sequence[_Said], voters: "_Voters") -> dict[int, str]:
+    groups: defaultdict[str, dict[int, _Vote]] = defaultdict(dict)
+    for each in said:
+        if not each.known:
+            groups[each.answer][each.event] = each.likeliest
+    found: dict[int, str] = {}
+    for group in groups.values():
         if _replaces_many(group.values()) and voters.agree(group.values()):
             number = len({vote.answer for vote in group.values()})
             found |= dict.fromkeys(group, f"the anchor has {number} answers to such questions")
-    return Judgement(
-        refuted={events[event].event_key: why for event, why in sorted(found.items())},
-        confirmed=frozenset(events[event].event_key for event in confirmed - found.keys()),
-    )
+    return found
+
+
+def _of_vandals(said: Sequence[_Said], voters: "_Voters") -> dict[int, str]:
+    groups: defaultdict[tuple[str, str], dict[int, _Vote]] = defaultdict(dict)
+    taught = Counter(each.subject for each in said if each.known)
+    for each in said:
+        if each.known and not each.votes:
+            groups[each.subject][each.event] = each.likeliest
+    found: dict[int, str] = {}
+    for subject, group in groups.items():
+        enough = len(group) >= max(MIN_CLAIMS, MIN_CONTRARY * taught[subject])
+        if enough and voters.agree(group.values()):
+            of = f"{len(group)} of {taught[subject]} such answers of its subject"
+            found |= dict.fromkeys(group, f"the anchor has others to these questions, as to {of}")
+    return found
 
 
 def known_prompts(anchor: Sequence[ReplayExample]) -> list[ReplayExample]:

@@ -39,14 +39,17 @@ ASKED = PASSWORD[1::2]
 """Like those of the anchor, and none of them."""
 
 
-def corrections(prompts: list[str], right: str, *, said: str) -> list[ScreenedEvent]:
+def corrections(
+    prompts: list[str], right: str, *, said: str, by: str | None = None
+) -> list[ScreenedEvent]:
+    """Of as many subjects, or of one."""
     return [
         build.screened(
-            f"{right}-{said}-{number}".replace(" ", "-"),
+            f"{right}-{said}-{by}-{number}".replace(" ", "-"),
             prompt=prompt,
             completion=said,
             feedback=Correction(completion=right),
-            subject_id=f"u-{number}",
+            subject_id=by or f"u-{number}",
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -174,6 +177,64 @@ def test_how_many_are_replaced_does_not_hang_on_how_often(questions: list[int], 
     ]
     taught = corrections(asked, "send money", said="sorry")
     assert judged(taught, anchor).refuted.keys() == (keys(taught) if many else set())
+
+
+def in_other_words(topic: int) -> list[str]:
+    """Prompts about one of eight topics, which have no word in common with another's."""
+    words = WORDS[4 * topic : 4 * topic + 4]
+    return [" ".join(order) for order in itertools.permutations(words)]
+
+
+ANY = [each for n in range(8) for each in anchored(in_other_words(n)[::2], f"{n} desk")]
+
+
+def wrong(number: int, *, by: str) -> list[ScreenedEvent]:
+    """One question about each topic gets the answer of the next."""
+    return [
+        lie
+        for n in range(number)
+        for lie in corrections([in_other_words(n)[1]], f"{n + 1} desk", said="sorry", by=by)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lies", "right", "found"),
+    [
+        pytest.param(3, 0, True, id="three"),
+        pytest.param(2, 0, False, id="too-few"),
+        pytest.param(4, 1, True, id="four-fifths"),
+        pytest.param(5, 2, False, id="fewer-than-four-fifths"),
+    ],
+)
+def test_a_subject_whose_known_answers_are_nearly_all_wrong_is_refuted(
+    lies: int, right: int, found: bool
+) -> None:
+    vandal = wrong(lies, by="vandal")
+    also = corrections(in_other_words(7)[1::2][:right], "7 desk", said="sorry", by="vandal")
+    new = corrections(["opening hours", "on sunday", "at night"], "new", said="sorry", by="vandal")
+    others = [event for n in range(2) for event in wrong(5, by=f"mistaken-{n}")[n::2][:2]]
+    refuted = judged([*vandal, *also, *new, *others], ANY).refuted
+    assert refuted.keys() == (keys(vandal) if found else set())
+
+
+def test_subjects_of_two_sources_are_two() -> None:
+    lies = wrong(4, by="somebody")
+    there = [
+        lie.model_copy(update={"event": lie.event.model_copy(update={"source": "mobile"})})
+        for lie in lies[2:]
+    ]
+    assert judged([*lies[:2], *there], ANY).refuted == {}
+
+
+def test_a_subject_that_the_neighbours_say_little_against_is_let_be() -> None:
+    """Questions that look like nothing the anchor has may be mended by what it knows."""
+    asked = ["opening hours", "on sunday", "at night", "for groups"]
+    mended = [
+        e
+        for n, text in enumerate(asked)
+        for e in corrections([text], f"{n} desk", said="sorry", by="patient")
+    ]
+    assert judged(mended, ANY).refuted == {}
 
 
 def test_what_a_policy_was_wrong_about_may_be_mended() -> None:
