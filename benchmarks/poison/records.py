@@ -59,9 +59,9 @@ class Record:
         return stopped((row.honest, row.refuted.get("honest", 0)) for row in self.rounds)
 
     @property
-    def rejected(self) -> bool:
-        """Whether a candidate was turned away."""
-        return any(row.state == "rejected" for row in self.rounds)
+    def rejected(self) -> int:
+        """Rounds whose candidate was turned away, and with it what was honest in its batch."""
+        return sum(row.state == "rejected" for row in self.rounds)
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Outcome:
     """The same as measured."""
     base: float
     """What that measure shows there without an attack."""
+    rejected: int
+    """Rounds whose candidate was turned away without an attack."""
 
 
 def compare(record: Record, honest: Record) -> Outcome:
@@ -89,7 +91,8 @@ def compare(record: Record, honest: Record) -> Outcome:
         for kind in kinds
     ]
     _, raw, base = max(rows, key=lambda row: row[1] - row[2])
-    return Outcome(record, max(row[0] for row in rows), raw - base, raw, base)
+    candidate = max(row[0] for row in rows)
+    return Outcome(record, candidate, raw - base, raw, base, honest.rejected)
 
 
 def round_from(tree: dict[str, Any]) -> Round:

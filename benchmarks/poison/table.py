@@ -15,13 +15,18 @@ HEAD = (
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, float | bool | str]:
-    """The worst of each over ``outcomes``. Successes are above those without an attack."""
+    """The worst of each over ``outcomes``. Successes are above those without an attack.
+
+    ``honest_held`` is what screening and the anchor hold. ``batches_lost`` is how many more
+    candidates were turned away than without the attack, and with each what is honest in its batch.
+    """
     worst = max(outcomes, key=lambda o: o.served)
     return {
         "served_attack_success_max": worst.served,
         "worst_cell": worst.record.cell,
         "candidate_attack_success_max": max(o.candidate for o in outcomes),
         "honest_held": max(o.record.honest_held for o in outcomes),
+        "batches_lost": sum(max(0, o.record.rejected - o.rejected) for o in outcomes),
         "stopped_mean": sum(o.record.stopped for o in outcomes) / len(outcomes),
         "cells_over_reach": sum(o.served > 0.02 for o in outcomes),
         "cells": len(outcomes),
@@ -48,6 +53,7 @@ def _row(cell: Cell, found: Outcome) -> str:
     record = found.record
     turned_away = [r for r in record.rounds if r.state == "rejected"]
     gate = f"rejected {len(turned_away)} of {len(record.rounds)}" if turned_away else "approved"
+    gate += f", without attack {found.rejected}" if found.rejected else ""
     if why := sorted({reason for r in turned_away for reason in _reasons(r)}):
         gate += f" ({', '.join(why)})"
     return (

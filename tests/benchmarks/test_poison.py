@@ -139,6 +139,9 @@ def test_successes_are_above_those_of_the_same_round_without_an_attack() -> None
     assert record.honest_held == pytest.approx(3 / 200)
     assert stopped([({}, 0)]) == 0.0
     assert figures([found])["cells_over_reach"] == 1
+    assert figures([found])["batches_lost"] == 1
+    lucky = compare(replace(twin, cell="drip-1-25-0"), replace(record, cell="honest-drip-0-0-0"))
+    assert figures([lucky, found])["batches_lost"] == 1  # none makes up for another
 
 
 def test_run_goes_on_where_it_was_cut_off_and_forgets_other_configurations(tmp_path: Path) -> None:
@@ -163,10 +166,13 @@ def test_table_has_a_row_a_finished_cell(tmp_path: Path) -> None:
     turned = _round(state="rejected", not_passed=(unsure, failed))
     rejected = Record("flip-25-50-0", "c", (turned,), 1.0)
     open_ = Record("flip-25-25-0", "c", (replace(turned, not_passed=(unsure,)),), 1.0)
-    write_table(path, {r.cell: r for r in (twin, record, rejected, open_)})
+    twins = Record("honest-drip-0-0-0", "c", (_round(), turned), 1.0)
+    drip = Record("drip-5-50-0", "c", (turned, turned), 1.0)
+    write_table(path, {r.cell: r for r in (twin, record, rejected, open_, twins, drip)})
     text = path.read_text()
     assert "| rejected 1 of 1 (overturned) |" in text
     assert "| rejected 1 of 1 (drift: old-world inconclusive) |" in text
+    assert "| rejected 2 of 2, without attack 1 (overturned) |" in text
     assert "| flip | 5 | 50 | 0% | +0.000 | approved | 0.020 (+0.000) | 0.020 | 1.0% |" in text
     assert text.startswith("above")
     assert text.endswith("below\n")
