@@ -7,7 +7,7 @@ and assign its events in one.
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from collector.reasons import Doubt, Reason
@@ -87,12 +87,13 @@ class EventStore:
         return [_sealed(row) for row in rows]
 
     def refute(self, session: Session, policy: str, reasons: Mapping[str, str]) -> None:
-        """Quarantine what the anchor contradicts of the feedback that waits.
+        """Quarantine what the anchor contradicts of the feedback that waits or is held out.
 
-        ``reasons``, for a person, are by event key; others than what waits stay as they are.
+        ``reasons``, for a person, are by event key; other events stay as they are.
         """
         query = select(EventRow).where(
-            _trainable(policy), among(session, EventRow.event_key, reasons)
+            or_(_trainable(policy), _held_out(policy)),
+            among(session, EventRow.event_key, reasons),
         )
         rows = session.scalars(query).all() if reasons else []
         for row in rows:
@@ -204,12 +205,7 @@ class EventStore:
 
     def holdout(self, policy: str, *, limit: int) -> list[ScreenedEvent]:
         """Held-out corrections and preferences, newest first: what a suite can be made of."""
-        held_out = and_(
-            EventRow.policy == policy,
-            EventRow.status == EventStatus.HOLDOUT,
-            EventRow.kind.in_(TEACHING_KINDS),
-        )
-        return self._select(held_out, limit=limit)
+        return self._select(_held_out(policy), limit=limit)
 
     def trained_clusters(self, policy: str) -> set[str]:
         """Near-duplicate clusters with an event in any batch, whatever became of its candidate."""
@@ -287,6 +283,14 @@ def _sealed(row: EventRow) -> ScreenedEvent:
 def _line(policy: str, source: str | None) -> ColumnElement[bool]:
     of_policy = EventRow.policy == policy
     return of_policy if source is None else and_(of_policy, EventRow.source == source)
+
+
+def _held_out(policy: str) -> ColumnElement[bool]:
+    return and_(
+        EventRow.policy == policy,
+        EventRow.status == EventStatus.HOLDOUT,
+        EventRow.kind.in_(TEACHING_KINDS),
+    )
 
 
 def _trainable(policy: str) -> ColumnElement[bool]:

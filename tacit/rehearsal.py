@@ -23,7 +23,14 @@ from tacit.contracts import CheckerSpec, Digest, Message, ReplayExample
 from tacit.errors import EvaluationError
 from tacit.policies import completion_ids, load_policy
 from tacit.stages import MAX_HOLDOUT_EVENTS, Stages
-from tacit.testimony import Contradictions, Heard, contradictions, hear, lessons_of
+from tacit.testimony import (
+    MAX_HELD_OUT_EVENTS,
+    Contradictions,
+    Heard,
+    contradictions,
+    hear,
+    lessons_of,
+)
 from trainer.replay import (
     Accepts,
     Rollouts,
@@ -79,7 +86,12 @@ def rehearse(
     """
     batches = [made.batch_id for made in stages.candidates.lineage(champion)]
     heard = hear(
-        stages.events, stages.policy, num_waiting=num_waiting, seed=seed, batch_ids=batches
+        stages.events,
+        stages.policy,
+        num_waiting=num_waiting,
+        num_held_out=MAX_HELD_OUT_EVENTS if num_waiting else 0,
+        seed=seed,
+        batch_ids=batches,
     )
     return rehearsal_of(
         _anchor(stages),

@@ -1,9 +1,10 @@
 """What all feedback of a policy line says, and which of it the rest or the anchor contradicts.
 
-In: what promoted batches taught, what waits to be learned, what was refuted before, what a person
-let in. Out: Contradictions: feedback that is learned with less weight, and feedback that is not
-learned at all but goes to quarantine, where a person sees it. And lessons: what is left for replay,
-with what the rest tells about questions that were left without an answer.
+In: what promoted batches taught, what waits to be learned, what is held out, what was refuted
+before, what a person let in. Out: Contradictions: feedback that is learned with less weight, and
+feedback that neither teaches nor measures but goes to quarantine, where a person sees it. And
+lessons: what is left for replay, with what the rest tells about questions that were left without an
+answer.
 """
 
 import logging
@@ -25,6 +26,8 @@ MAX_LEARNED_EVENTS = 6_000
 """Lessons in reach of one update. To compare them with each other takes the time of their square:
 see trainer/doubts.py."""
 MAX_REFUTED_EVENTS = 1_000
+MAX_HELD_OUT_EVENTS = 2_000
+"""Newest that are compared with the anchor; older ones were when they came."""
 
 
 class Heard(NamedTuple):
@@ -39,6 +42,8 @@ class Heard(NamedTuple):
     attack cut into pieces would begin anew with each of them."""
     cleared: Collection[str] = frozenset()
     """Keys of what a person let in, whatever contradicts it."""
+    held_out: Sequence[ScreenedEvent] = ()
+    """What candidates are measured by, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -62,39 +67,43 @@ def hear(
     *,
     num_waiting: int,
     seed: int,
+    num_held_out: int = 0,
     batch_ids: Sequence[str] | None = None,
 ) -> Heard:
     """What ``batch_ids``, or all batches, taught and the ``num_waiting`` oldest events that wait.
 
-    With another ``seed`` other lessons are in reach, where there are too many for one update.
+    And the ``num_held_out`` newest that are held out. With another ``seed`` other lessons are in
+    reach, where there are too many for one update.
     """
     return Heard(
         learned=events.lessons(policy, limit=MAX_LEARNED_EVENTS, seed=seed, batch_ids=batch_ids),
         waiting=events.waiting(policy, limit=num_waiting) if num_waiting else (),
         refuted=events.refuted(policy, limit=MAX_REFUTED_EVENTS),
         cleared=events.cleared(policy),
+        held_out=events.holdout(policy, limit=num_held_out)[::-1] if num_held_out else (),
     )
 
 
 def contradictions(
     heard: Heard, anchor: Sequence[ReplayExample], settings: TrainerSettings
 ) -> Contradictions:
-    """What of the feedback that was learned or waits is contradicted. Logs how much it is."""
+    """What of the feedback is contradicted. Logs how much it is.
+
+    What is held out has no say in what is learned, only in what else of it is refuted.
+    """
     if settings.doubted_weight == 1:
         return Contradictions({}, {})
-    learned, waiting, before, cleared = heard
+    learned, waiting, before, cleared, held_out = heard
     said = [*reversed(learned), *waiting]
     open_to_doubt = [event for event in said if event.event_key not in cleared]
+    measuring = [event for event in held_out if event.event_key not in cleared]
     against, confirmed = judged([*before, *open_to_doubt], anchor)
     others = [event for event in said if event.event_key not in against]
     doubts, spared = doubts_of(others), confirmed.union(cleared)
     found = Contradictions(
         factors=dict.fromkeys(sorted(doubts.keys - spared), settings.doubted_weight),
-        refuted={
-            event.event_key: against[event.event_key]
-            for event in open_to_doubt
-            if event.event_key in against
-        },
+        refuted=_among(open_to_doubt, against)
+        | _among(measuring, _against(measuring, [*before, *open_to_doubt], anchor)),
         overtaken=doubts.overtaken - spared,
     )
     _report(found, heard)
@@ -129,6 +138,19 @@ def lessons_of(
     return lessons
 
 
+def _against(
+    measuring: Sequence[ScreenedEvent],
+    said: Sequence[ScreenedEvent],
+    anchor: Sequence[ReplayExample],
+) -> Mapping[str, str]:
+    return judged([*said, *measuring], anchor).refuted if measuring else {}
+
+
+def _among(events: Sequence[ScreenedEvent], reasons: Mapping[str, str]) -> dict[str, str]:
+    keys = [event.event_key for event in events]
+    return {key: reasons[key] for key in keys if key in reasons}
+
+
 def _quorum(settings: Settings) -> int:
     """Subjects without whom nothing is inferred: as many as any rule asks for what is taught."""
     return max((rule.min_subjects for rule in settings.collector.screening.quorum), default=1)
@@ -139,11 +161,14 @@ def _report(found: Contradictions, heard: Heard) -> None:
         return
     logger.info(
         "of %d reports that wait %d are contradicted by others on similar questions and %d by the "
-        "anchor; of %d that were learned from, which are rehearsed no more, %d and %d",
+        "anchor; of %d that were learned from, which are rehearsed no more, %d and %d; of %d that "
+        "are held out, which measure no more, the anchor contradicts %d",
         len(heard.waiting),
         *_counts(found, heard.waiting),
         len(heard.learned),
         *_counts(found, heard.learned),
+        len(heard.held_out),
+        _counts(found, heard.held_out)[1],
     )
 
 

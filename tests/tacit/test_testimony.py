@@ -8,7 +8,7 @@ from sqlalchemy import select
 from collector.tables import EventRow
 from collector.triage.quarantine import Quarantine
 from tacit.config import Settings, TrainerSettings, with_overrides
-from tacit.contracts import Digest, ReplayExample
+from tacit.contracts import Digest, EventStatus, ReplayExample
 from tacit.cycles import CycleState
 from tacit.keys import Principal, Scope
 from tacit.learning import Learning
@@ -189,6 +189,35 @@ def test_what_the_anchor_contradicts_goes_to_quarantine_and_the_rest_is_learned(
     assert fates(stages) == dict.fromkeys(FLIP, "against_anchor") | dict.fromkeys(HONEST)
     assert stages.events.reasons(stages.policy) == {"against_anchor": len(FLIP)}
     assert set(told(stages)) == {"'portal' is what the anchor answers such questions"}
+
+
+def hold_out(stages: Stages, prompts: list[str]) -> None:
+    with stages.database.session() as session:
+        for row in session.scalars(select(EventRow)):
+            if json.loads(row.interaction)["prompt"][-1]["content"] in prompts:
+                row.status = EventStatus.HOLDOUT.value
+
+
+def test_what_the_anchor_contradicts_measures_nothing_either(
+    stages: Stages, learning: Learning
+) -> None:
+    kept = "and the one of september"
+    send(stages, *HONEST, kept, answer="billing")
+    send(stages, *FLIP)
+    hold_out(stages, [*FLIP[:2], kept])
+    assert sealed(stages, learning) == set(HONEST)
+    assert fates(stages) == dict.fromkeys(FLIP, "against_anchor") | dict.fromkeys([*HONEST, kept])
+    [left] = stages.events.holdout(stages.policy, limit=99)
+    assert left.interaction.prompt[-1].content == kept
+
+
+def test_what_is_held_out_has_no_say_in_what_is_learned(stages: Stages, learning: Learning) -> None:
+    """Three of them are a flip and two are not; what waits is but two."""
+    send(stages, *HONEST, answer="billing")
+    send(stages, *FLIP[:3])
+    hold_out(stages, FLIP[:1])
+    assert sealed(stages, learning) == {*HONEST, *FLIP[1:3]}
+    assert stages.events.holdout(stages.policy, limit=99) == []
 
 
 def test_an_attack_in_pieces_does_not_begin_anew_with_each(
