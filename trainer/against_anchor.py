@@ -121,7 +121,7 @@ def _said(claim: Claim, told: ScreenedEvent, known: frozenset[str], counts: Coun
         known=claim.answer in known,
         likeliest=likeliest,
         votes=counts[claim.answer],
-        instead=tuple(_Vote(each, counts[each]) for each in about & known - {claim.answer}),
+        instead=tuple(_Vote(a, counts[a]) for a in sorted(about & known - {claim.answer})),
     )
 
 
