@@ -114,7 +114,9 @@ def _tally(name: str, variant: Variant, *, seed: int) -> Counter[str]:
     events = [_screened(told.event) for told in sent]
     against, confirmed = judged(events, anchor)
     others = [event for event in events if event.event_key not in against]
-    doubts = Doubts(*(keys - confirmed for keys in doubts_of(others)))
+    doubts = doubts_of(others)
+    stale = {key: named for key, named in doubts.overtaken.items() if key not in confirmed}
+    doubts = Doubts(stale, doubts.outvoted - confirmed)
     found = Counter(told.kind for told in sent)
     gone = against.keys() | doubts.keys
     found.update(f"{told.kind}_doubted" for told in sent if told.event.event_key in gone)

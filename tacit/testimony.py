@@ -9,7 +9,7 @@ answer.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collector.store import EventStore
@@ -54,8 +54,8 @@ class Contradictions:
     """What is left of the weight of feedback that other feedback contradicts, by key."""
     refuted: Mapping[str, str]
     """Why the anchor contradicts feedback, for a person, by key."""
-    overtaken: frozenset[str] = frozenset()
-    """Of ``factors``, what was right once."""
+    overtaken: Mapping[str, str | None] = field(default_factory=dict)
+    """Of ``factors``, what was right once, with the answer that took its place if one is named."""
 
     def __contains__(self, event_key: object) -> bool:
         return event_key in self.factors or event_key in self.refuted
@@ -104,7 +104,7 @@ def contradictions(
         factors=dict.fromkeys(sorted(doubts.keys - spared), settings.doubted_weight),
         refuted=_among(open_to_doubt, against)
         | _among(measuring, _against(measuring, [*before, *open_to_doubt], anchor)),
-        overtaken=doubts.overtaken - spared,
+        overtaken={key: named for key, named in doubts.overtaken.items() if key not in spared},
     )
     _report(found, heard)
     return found
@@ -128,7 +128,7 @@ def lessons_of(
             for event in (*reversed(heard.learned), *heard.waiting)
             if event.event_key not in contradicted.refuted
         ]
-        outvoted = contradicted.factors.keys() - contradicted.overtaken
+        outvoted = contradicted.factors.keys() - contradicted.overtaken.keys()
         lessons += inferred_lessons(
             said,
             Doubts(contradicted.overtaken, frozenset(outvoted)),

@@ -15,7 +15,8 @@ What the anchor prompts contradict, and what they vouch for, is found by against
 Where every answer is worded anew nobody agrees with anybody, and nothing is doubted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tacit.contracts import ScreenedEvent
@@ -30,15 +31,15 @@ MARGIN, MAJORITY = 0.05, 2.0
 class Doubts(NamedTuple):
     """Keys of feedback that other feedback contradicts, by how."""
 
-    overtaken: frozenset[str] = frozenset()
-    """Was right once."""
+    overtaken: Mapping[str, str | None] = MappingProxyType({})
+    """Was right once. With the answer that took its place, None where nobody names one."""
     outvoted: frozenset[str] = frozenset()
     """Was never right, and what objects to an answer that is."""
 
     @property
     def keys(self) -> frozenset[str]:
         """All of them."""
-        return self.overtaken | self.outvoted
+        return self.outvoted | self.overtaken.keys()
 
 
 def doubts_of(events: Sequence[ScreenedEvent]) -> Doubts:
@@ -53,12 +54,11 @@ def doubts_of(events: Sequence[ScreenedEvent]) -> Doubts:
     space = Asked(events)
     was_right = overtaken(claims, space)
     standing = [claim for claim in claims if claim.event not in was_right or not claim.good]
-    outvoted = _outvoted(standing, space) - was_right
-
-    def keys(gone: set[int]) -> frozenset[str]:
-        return frozenset(events[number].event_key for number in gone)
-
-    return Doubts(keys(was_right), keys(outvoted))
+    outvoted = _outvoted(standing, space) - was_right.keys()
+    return Doubts(
+        {events[number].event_key: named for number, named in sorted(was_right.items())},
+        frozenset(events[number].event_key for number in outvoted),
+    )
 
 
 def _outvoted(claims: Sequence[Claim], space: Asked) -> set[int]:

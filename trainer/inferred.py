@@ -6,10 +6,13 @@ the same, and what others taught of similar ones often tells what is right. Such
 question is not lost along with a wrong answer. They are predicted as in voices.py, from feedback
 that stands and the anchor. A question is a near-duplicate cluster of prompts, whoever asks it.
 
-What is left out: what is not predicted clearly, what the anchor alone knows, what anybody turned
-down for this very question, conversations that are compared by their end alone, and answers that
-similarity does not tell from another. That is tried out on the questions whose answers are known:
-where the sentiment of a review is asked for, the words of the question do not have the answer.
+Where nothing is predicted clearly, a question whose answer was right until a rule changed gets the
+answer that took its place, if most praise of the old one is overtaken.
+
+What is left out: what the anchor alone knows, what anybody turned down for this very question,
+conversations that are compared by their end alone, and answers that similarity does not tell from
+another. That is tried out on the questions whose answers are known: where the sentiment of a review
+is asked for, the words of the question do not have the answer.
 
 In: feedback, which of it is doubted, and the anchor. Out: replay examples. Where every answer is
 worded anew nothing is predicted.
@@ -61,10 +64,12 @@ def inferred_lessons(
         return []
     predictor = _Predictor(events, standing, anchor, enough)
     predicted = predictor.answers([question.asked_by for question in left])
+    successors = _successors(claims, events, doubted)
     found = [
         (question, prediction)
-        for question, prediction in zip(left, predicted, strict=True)
-        if prediction is not None and prediction.answer not in question.rejected
+        for question, clear in zip(left, predicted, strict=True)
+        if (prediction := clear or predictor.taught(successors.get(question.cluster))) is not None
+        and prediction.answer not in question.rejected
     ]
     if not found:
         return []
@@ -93,6 +98,7 @@ class _Question(NamedTuple):
 
     asked_by: int
     """Place of the newest event about it."""
+    cluster: str
     weight: float
     """What whoever asked it weighs at most."""
     rejected: frozenset[str]
@@ -124,6 +130,10 @@ class _Predictor:
             for place, example in enumerate(known, start=len(events))
         ]
         self._space = Asked(events, known)
+        self._speakers: defaultdict[str, list[int]] = defaultdict(list)
+        for claim in heard:
+            if claim.good:
+                self._speakers[claim.answer].append(claim.event)
 
     def answers(self, asked: Sequence[int]) -> Iterator[_Prediction | None]:
         """The answer to the question of each of the events ``asked``, where one is clear."""
@@ -132,10 +142,41 @@ class _Predictor:
             enough = found and self._are_enough(found.speakers)
             yield found if enough else None
 
+    def taught(self, answer: str | None) -> _Prediction | None:
+        """An answer that took the place of another, where enough of the events teach it."""
+        speakers = self._speakers.get(answer or "", [])
+        return _Prediction(answer or "", 0.0, speakers) if self._are_enough(speakers) else None
+
     def _are_enough(self, speakers: Sequence[int]) -> bool:
         spoke = [self._events[place] for place in speakers]
         subjects = {self._space.subjects[place] for place in speakers}
         return min(len(subjects), len({e.cluster for e in spoke})) >= self._min_subjects
+
+
+def _successors(
+    claims: Sequence[Claim], events: Sequence[ScreenedEvent], doubted: Doubts
+) -> dict[str, str]:
+    """By question the one answer that took the place of what was right for it once.
+
+    Where most praise of the old answer stands it is no rule that changed, and what is named for
+    single questions is mostly not right (docs/adr/0024).
+    """
+    overtaken, standing = Counter[str](), Counter[str]()
+    named: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for claim in claims:
+        event = events[claim.event]
+        if claim.good and event.event_key in doubted.overtaken:
+            overtaken[claim.answer] += 1
+            if successor := doubted.overtaken[event.event_key]:
+                named[event.cluster].add((claim.answer, successor))
+        elif claim.good and event.event_key not in doubted.outvoted:
+            standing[claim.answer] += 1
+    found = {}
+    for cluster, pairs in named.items():
+        of_rules = {new for old, new in pairs if overtaken[old] >= standing[old]}
+        if len(of_rules) == 1:
+            found[cluster] = min(of_rules)
+    return found
 
 
 def _left_open(
@@ -151,7 +192,7 @@ def _left_open(
         if is_whole(events[asked_by].interaction.prompt):
             rejected = frozenset(claim.answer for claim in about[cluster] if not claim.good)
             weight = max(events[claim.event].weight for claim in about[cluster])
-            found.append(_Question(asked_by, weight, rejected))
+            found.append(_Question(asked_by, cluster, weight, rejected))
     return sorted(found)
 
 

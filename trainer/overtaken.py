@@ -42,12 +42,15 @@ itself is turned down and where another succeeds it. It is a half where both are
 and 0.8 where one goes from a fifth to four fifths of the answers."""
 
 
-def overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:
-    """Places of events whose praise newer ``claims`` overtake."""
+def overtaken(claims: Sequence[Claim], space: Asked) -> dict[int, str | None]:
+    """Places of events whose praise newer ``claims`` overtake, and what is right in its place.
+
+    None is in place of it where nobody names an answer.
+    """
     about: defaultdict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         about[claim.answer].append(claim)
-    found: set[int] = set()
+    found: dict[int, str | None] = {}
     for judged in about.values():
         found |= _turned_down(judged, space)
     corrections = _corrections(claims)
@@ -56,15 +59,16 @@ def overtaken(claims: Sequence[Claim], space: Asked) -> set[int]:
         for claim in about[successor]:
             if claim.good and claim.event in corrections:
                 by_event.setdefault(claim.event, _verdict(claim, answer))
-        found |= _turned_down([by_event[event] for event in sorted(by_event)], space)
+        again = _turned_down([by_event[event] for event in sorted(by_event)], space)
+        found |= {event: named for event, named in again.items() if found.get(event) is None}
     return found
 
 
-def _turned_down(judged: Sequence[Claim], space: Asked) -> set[int]:
-    """Praise of one answer that newer ones of the ``judged`` turn down."""
+def _turned_down(judged: Sequence[Claim], space: Asked) -> dict[int, str | None]:
+    """Praise of one answer that newer ones of the ``judged`` turn down, and for which other."""
     taught = [claim for claim in judged if claim.good]
     if not taught or len(taught) == len(judged):
-        return set()
+        return {}
     rows = space.similarities(places_of(taught), places_of(judged))
     outnumbered: defaultdict[str | None, set[int]] = defaultdict(set)
     reached: defaultdict[str | None, list[Claim]] = defaultdict(list)
@@ -75,7 +79,7 @@ def _turned_down(judged: Sequence[Claim], space: Asked) -> set[int]:
         instead, votes = _agreed_against(newest)
         if votes > NEWEST * (UNNAMED if instead is None else AGREED):
             outnumbered[instead].add(claim.event)
-    found: set[int] = set()
+    found: dict[int, str | None] = {}
     for instead, events in outnumbered.items():
         against = [c for c in judged if not c.good and c.instead in (None, instead)]
         praise = [c for c in taught if c.event in events]
@@ -85,7 +89,7 @@ def _turned_down(judged: Sequence[Claim], space: Asked) -> set[int]:
             >= MIN_LATER
             and _mixing(praise, against, space) >= MIN_MIXING
         ):
-            found |= events
+            found |= dict.fromkeys(events, instead)
     return found
 
 

@@ -32,7 +32,7 @@ def test_of_answers_that_are_taught_at_the_same_time_neither_overtakes_the_other
     both = [correction(prompt, right) for prompt in PASSWORD for right in ("portal", "desk")]
     few_late = [correction(f"{prompt} please", "desk") for prompt in PASSWORD[:9]]
     assert doubted_keys(both) == frozenset()
-    assert doubts_of([*both, *few_late]).overtaken == frozenset()
+    assert doubts_of([*both, *few_late]).overtaken == {}
 
 
 @pytest.mark.parametrize("said", ["portal", "sorry"])

@@ -63,8 +63,52 @@ def test_however_many_ask_a_question_it_is_one() -> None:
 def test_questions_of_an_overturned_rule_get_the_new_answer() -> None:
     old = [correction(prompt, "portal") for prompt in PASSWORD[:9]]
     new = [correction(prompt, "desk", said="portal") for prompt in PASSWORD[9:]]
-    doubted = Doubts(overtaken=frozenset(keys(*old)))
+    doubted = Doubts(overtaken=dict.fromkeys(keys(*old)))
     assert said([*old, *new], doubted) == [(prompt, "desk") for prompt in PASSWORD[:9]]
+
+
+UNLIKE = "and if it rains"
+
+
+@pytest.mark.parametrize(
+    ("named", "num_subjects", "found"),
+    [
+        pytest.param("desk", 3, [(UNLIKE, "Desk")], id="named"),
+        pytest.param(None, 3, [], id="not-named"),
+        pytest.param("desk", 2, [], id="too-few-teach-it"),
+    ],
+)
+def test_where_nothing_is_predicted_stands_what_took_the_place_of_the_old_answer(
+    named: str | None, num_subjects: int, found: list[tuple[str, str]]
+) -> None:
+    old = correction(UNLIKE, "portal")
+    new = [correction(prompt, "Desk", said="portal") for prompt in PASSWORD[:num_subjects]]
+    asides = [correction(prompt, "carrier") for prompt in PARCEL]
+    doubted = Doubts(overtaken=dict.fromkeys(keys(old), named))
+    assert said([old, *asides, *new], doubted) == found
+
+
+def test_what_took_the_place_of_the_old_answer_is_one_answer_that_was_not_turned_down() -> None:
+    old = [correction(UNLIKE, answer) for answer in ("portal", "lobby")]
+    new = [
+        correction(prompt, answer, said="portal")
+        for answer, prompts in (("desk", PASSWORD[:9]), ("carrier", PARCEL))
+        for prompt in prompts
+    ]
+    (first, second) = (event.event_key for event in old)
+    assert said([*old, *new], Doubts(overtaken={first: "desk", second: "carrier"})) == []
+    both = Doubts(overtaken={first: "desk", second: "desk"})
+    assert said([*old, *new], both) == [(UNLIKE, "desk")]
+    assert said([*old, *new, outcome(UNLIKE, "desk", BAD)], both) == []
+
+
+@pytest.mark.parametrize(("standing", "replaced"), [(1, True), (2, False)])
+def test_an_answer_that_mostly_stands_is_replaced_nowhere(standing: int, replaced: bool) -> None:
+    old = correction(UNLIKE, "portal")
+    stands = [correction(prompt, "portal") for prompt in PARCEL[:standing]]
+    new = [correction(prompt, "desk") for prompt in PASSWORD]
+    doubted = Doubts(overtaken=dict.fromkeys(keys(old), "desk"))
+    assert said([old, *stands, *new], doubted) == ([(UNLIKE, "desk")] if replaced else [])
 
 
 def test_what_is_known_of_a_question_stays() -> None:
