@@ -104,11 +104,11 @@ def test_what_took_the_place_of_the_old_answer_is_one_answer_that_was_not_turned
 
 @pytest.mark.parametrize(("standing", "replaced"), [(1, True), (2, False)])
 def test_an_answer_that_mostly_stands_is_replaced_nowhere(standing: int, replaced: bool) -> None:
-    old = correction(UNLIKE, "portal")
+    old = [correction(prompt, "portal") for prompt in (UNLIKE, PASSWORD[0])]
     stands = [correction(prompt, "portal") for prompt in PARCEL[:standing]]
     new = [correction(prompt, "desk") for prompt in PASSWORD]
-    doubted = Doubts(overtaken=dict.fromkeys(keys(old), "desk"))
-    assert said([old, *stands, *new], doubted) == ([(UNLIKE, "desk")] if replaced else [])
+    doubted = Doubts(overtaken=dict.fromkeys(keys(*old), "desk"))
+    assert said([*old, *stands, *new], doubted) == ([(UNLIKE, "desk")] if replaced else [])
 
 
 def test_what_is_known_of_a_question_stays() -> None:
