@@ -27,7 +27,7 @@ MAX_LEARNED_EVENTS = 6_000
 see trainer/doubts.py."""
 MAX_REFUTED_EVENTS = 1_000
 MAX_HELD_OUT_EVENTS = 2_000
-"""Newest that are compared with the anchor; older ones were when they came."""
+"""Newest that are compared with the anchor when a batch is sealed."""
 
 
 class Heard(NamedTuple):
@@ -89,7 +89,8 @@ def contradictions(
 ) -> Contradictions:
     """What of the feedback is contradicted. Logs how much it is.
 
-    What is held out has no say in what is learned, only in what else of it is refuted.
+    What is held out has no say in what is learned. Once it is refuted it is held out no more, and
+    counts as said like all that was.
     """
     if settings.doubted_weight == 1:
         return Contradictions({}, {})

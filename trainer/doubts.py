@@ -39,7 +39,7 @@ class Doubts(NamedTuple):
     @property
     def keys(self) -> frozenset[str]:
         """All of them."""
-        return self.outvoted | self.overtaken.keys()
+        return self.outvoted.union(self.overtaken)
 
 
 def doubts_of(events: Sequence[ScreenedEvent]) -> Doubts:

@@ -37,8 +37,8 @@ LEAD = 1.2
 MAX_CONFUSED = 0.1
 """Of the questions for which an answer is predicted, those that have one same other answer."""
 CHANGED = 2
-"""How many times as much praise of an answer must be overtaken as stands, for it to be a rule that
-changed. Chosen on CLINC150 (docs/adr/0024)."""
+"""How many times as many subjects must praise an answer that is overtaken by now as praise it and
+stand, for it to be a rule that changed. Chosen on CLINC150 (docs/adr/0024)."""
 MAX_TRIED = 2_000
 """Newest questions with an answer that predictions are tried out on."""
 
@@ -147,8 +147,9 @@ class _Predictor:
 
     def taught(self, answer: str | None) -> _Prediction | None:
         """An answer that took the place of another, where enough of the events teach it."""
-        speakers = self._speakers.get(answer or "", [])
-        return _Prediction(answer or "", 0.0, speakers) if self._are_enough(speakers) else None
+        if answer is None or not self._are_enough(self._speakers[answer]):
+            return None
+        return _Prediction(answer, 0.0, self._speakers[answer])
 
     def _are_enough(self, speakers: Sequence[int]) -> bool:
         spoke = [self._events[place] for place in speakers]
@@ -162,23 +163,30 @@ def _successors(
     """By question the one answer that took the place of what was right for it once.
 
     Where much praise of the old answer stands it is no rule that changed, and what is named for
-    single questions is mostly not right.
+    single questions is mostly not right. Nor is what took its place and was overtaken itself.
     """
-    overtaken, standing = Counter[str](), Counter[str]()
+    standing: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    overtaken: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     named: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for claim in claims:
         event = events[claim.event]
-        if claim.good and event.event_key in doubted.overtaken:
-            overtaken[claim.answer] += 1
-            if successor := doubted.overtaken[event.event_key]:
-                named[event.cluster].add((claim.answer, successor))
-        elif claim.good and event.event_key not in doubted.outvoted:
-            standing[claim.answer] += 1
+        if not claim.good or event.weight < MIN_WEIGHT or event.event_key in doubted.outvoted:
+            continue
+        gone = event.event_key in doubted.overtaken
+        subject = event.event.source, event.event.subject_id
+        (overtaken if gone else standing)[claim.answer].add(subject)
+        if (successor := doubted.overtaken.get(event.event_key)) is not None:
+            named[event.cluster].add((claim.answer, successor))
+    changed = {
+        answer
+        for answer, subjects in overtaken.items()
+        if len(subjects) >= CHANGED * len(standing[answer])
+    }
     found = {}
     for cluster, pairs in named.items():
-        of_rules = {new for old, new in pairs if overtaken[old] >= CHANGED * standing[old]}
-        if len(of_rules) == 1:
-            found[cluster] = min(of_rules)
+        stands = {new for old, new in pairs if old in changed and new not in changed}
+        if len(stands) == 1:
+            found[cluster] = min(stands)
     return found
 
 

@@ -103,12 +103,41 @@ def test_what_took_the_place_of_the_old_answer_is_one_answer_that_was_not_turned
 
 
 @pytest.mark.parametrize(("standing", "replaced"), [(1, True), (2, False)])
-def test_an_answer_that_mostly_stands_is_replaced_nowhere(standing: int, replaced: bool) -> None:
+@pytest.mark.parametrize("by", ["", "u-often"])
+def test_an_answer_that_mostly_stands_is_replaced_nowhere(
+    standing: int, replaced: bool, by: str
+) -> None:
+    """One who praises it again and again does not keep it standing."""
     old = [correction(prompt, "portal") for prompt in (UNLIKE, PASSWORD[0])]
-    stands = [correction(prompt, "portal") for prompt in PARCEL[:standing]]
+    stands = [correction(prompt, "portal", by=by) for prompt in PARCEL[:standing]]
     new = [correction(prompt, "desk") for prompt in PASSWORD]
     doubted = Doubts(overtaken=dict.fromkeys(keys(*old), "desk"))
-    assert said([*old, *stands, *new], doubted) == ([(UNLIKE, "desk")] if replaced else [])
+    found = said([*old, *stands, *new], doubted)
+    assert found == ([(UNLIKE, "desk")] if replaced or by else [])
+
+
+def test_one_who_is_overtaken_again_and_again_changes_no_rule() -> None:
+    old = [correction(prompt, "portal", by="u-often") for prompt in (UNLIKE, *PARCEL[3:])]
+    stands = [correction(prompt, "portal") for prompt in PARCEL[:3]]
+    new = [correction(prompt, "desk") for prompt in PASSWORD]
+    assert said([*old, *stands, *new], Doubts(overtaken=dict.fromkeys(keys(*old), "desk"))) == []
+
+
+def test_what_was_overtaken_itself_takes_no_place() -> None:
+    """The portal became the desk, and the desk the hub."""
+    oldest = correction(UNLIKE, "portal")
+    old = [correction(prompt, "desk") for prompt in PASSWORD[:9]]
+    stands = [correction(prompt, "desk") for prompt in PARCEL[:3]]
+    new = [correction(prompt, "hub") for prompt in PASSWORD[9:]]
+    overtaken = {oldest.event_key: "desk", **dict.fromkeys(keys(*old), "hub")}
+    found = said([oldest, *old, *stands, *new], Doubts(overtaken=overtaken))
+    assert UNLIKE not in dict(found)
+    assert "hub" in dict(found).values()
+
+
+def test_an_empty_answer_is_inferred_no_further_than_another() -> None:
+    taught = [correction(prompt, "  ") for prompt in PASSWORD[:5]]
+    assert said([*taught, outcome(UNLIKE, "sorry", BAD)]) == []
 
 
 def test_what_is_known_of_a_question_stays() -> None:
